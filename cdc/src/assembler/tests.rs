@@ -1,0 +1,252 @@
+use arrow::array::{Array, AsArray};
+use lakeward_change::{Column, ColumnType, TableSchema};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    protocol::RelationColumn,
+    test_messages::{self as wire, Value},
+};
+
+const CAPTURED: u32 = 11;
+const OTHER: u32 = 12;
+
+/// `s.t(id text primary key, a text, b text)`.
+fn definition() -> Definition {
+    let column =
+        |name: &str| Column { name: name.into(), column_type: ColumnType::Text, source_type: "text".into() };
+    Definition {
+        schema: TableSchema {
+            id: TableId::new("s", "t"),
+            columns: ["id", "a", "b"].map(column).to_vec(),
+            key: vec![0],
+        }
+        .into(),
+        oid: CAPTURED,
+        types: vec![(25, -1); 3],
+        base_types: vec![25; 3],
+        identity: b'd',
+        partitioned: false,
+        estimated_rows: None,
+    }
+}
+
+fn described(id: u32, name: &str) -> Relation {
+    let column =
+        |name: &str| RelationColumn { key: name == "id", name: name.into(), type_oid: 25, type_modifier: -1 };
+    Relation {
+        id,
+        schema: "s".into(),
+        name: name.into(),
+        identity: b'd',
+        columns: ["id", "a", "b"].map(column).to_vec(),
+    }
+}
+
+struct Feed(Assembler);
+
+impl Feed {
+    fn new() -> Self {
+        let mut feed = Self(Assembler::new(vec![definition()], 3));
+        feed.send(&wire::relation(&described(CAPTURED, "t"))).expect("known");
+        feed.send(&wire::relation(&described(OTHER, "other"))).expect("ignored");
+        feed
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<(), CdcError> {
+        self.0.accept(Message::decode(bytes)?, Lsn(77))
+    }
+
+    fn rows(&mut self) -> Vec<Row> {
+        let (batches, _) = self.0.take().expect("whole batches");
+        assert!(batches.len() <= 1);
+        batches.iter().flat_map(rows_of).collect()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Row {
+    op: Op,
+    commit: i64,
+    order: i64,
+    values: Vec<Option<String>>,
+    unavailable: Vec<bool>,
+    old_key: Option<String>,
+}
+
+fn rows_of(batch: &ChangeBatch) -> Vec<Row> {
+    assert_eq!(batch.epoch, 3);
+    let text = |array: &dyn Array, i: usize| {
+        (!array.is_null(i)).then(|| array.as_string::<i32>().value(i).to_owned())
+    };
+    let row = |i: usize| Row {
+        op: batch.ops[i],
+        commit: batch.commits.value(i),
+        order: batch.orders.value(i),
+        values: batch.values.columns().iter().map(|column| text(column, i)).collect(),
+        unavailable: batch.unavailable.iter().map(|m| m.as_ref().is_some_and(|m| m.value(i))).collect(),
+        old_key: batch.old_keys.as_ref().filter(|old| old.is_valid(i)).and_then(|old| text(old.column(0), i)),
+    };
+    (0..batch.num_rows()).map(row).collect()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Insert(String, [Option<String>; 2]),
+    Update { old: Option<String>, new: String, values: [Option<Option<String>>; 2] },
+    Delete(String),
+    Truncate { both: bool },
+    OfOther,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let id = "[a-d]";
+    let value = || prop::option::of("[a-z]{0,3}");
+    let step = prop_oneof![
+        (id, [value(), value()]).prop_map(|(id, values)| Step::Insert(id, values)),
+        (prop::option::of(id), id, [prop::option::of(value()), prop::option::of(value())])
+            .prop_map(|(old, new, values)| Step::Update { old, new, values }),
+        id.prop_map(Step::Delete),
+        any::<bool>().prop_map(|both| Step::Truncate { both }),
+        Just(Step::OfOther),
+    ];
+    prop::collection::vec(step, 0..8)
+}
+
+fn value(value: &Option<String>) -> Value<'_> {
+    Some(value.as_deref())
+}
+
+fn encode(step: &Step) -> Vec<u8> {
+    match step {
+        Step::Insert(id, [a, b]) => wire::insert(CAPTURED, &[Some(Some(id)), value(a), value(b)]),
+        Step::Update { old, new, values: [a, b] } => {
+            let old = old.as_ref().map(|id| [Some(Some(id.as_str())), Some(None), Some(None)]);
+            let row = [Some(Some(new.as_str())), a.as_ref().and_then(value), b.as_ref().and_then(value)];
+            wire::update(CAPTURED, old.as_ref().map(|row| (b'K', &row[..])), &row)
+        }
+        Step::Delete(id) => wire::delete(CAPTURED, b'K', &[Some(Some(id)), Some(None), Some(None)]),
+        Step::Truncate { both: true } => wire::truncate(&[OTHER, CAPTURED]),
+        Step::Truncate { both: false } => wire::truncate(&[CAPTURED]),
+        Step::OfOther => wire::insert(OTHER, &[None]),
+    }
+}
+
+/// What a step becomes, and how many ordinals it takes.
+fn expected(step: &Step, commit: i64, order: i64) -> (Option<Row>, i64) {
+    let row = |op, order, values: Vec<Option<String>>| Row {
+        op,
+        commit,
+        order,
+        values,
+        unavailable: vec![false; 3],
+        old_key: None,
+    };
+    match step.clone() {
+        Step::Insert(id, [a, b]) => (Some(row(Op::Insert, order, vec![Some(id), a, b])), 1),
+        Step::Update { old, new, values: [a, b] } => {
+            let changed = old.filter(|old| *old != new);
+            let unavailable = vec![false, a.is_none(), b.is_none()];
+            let row = row(Op::Update, order, vec![Some(new), a.flatten(), b.flatten()]);
+            (Some(Row { unavailable, old_key: changed, ..row }), 1)
+        }
+        Step::Delete(id) => (Some(row(Op::Delete, order, vec![Some(id), None, None])), 1),
+        Step::Truncate { both: true } => (Some(row(Op::Truncate, order + 1, vec![None; 3])), 2),
+        Step::Truncate { both: false } => (Some(row(Op::Truncate, order, vec![None; 3])), 1),
+        Step::OfOther => (None, 1),
+    }
+}
+
+proptest! {
+    #[test]
+    fn changes_arrive_as_sent_however_they_are_cut(
+        transactions in prop::collection::vec(steps(), 0..5),
+        cuts in prop::collection::vec(any::<bool>(), 40),
+    ) {
+        let mut feed = Feed::new();
+        let (mut read, mut sent) = (Vec::new(), Vec::new());
+        let mut cuts = cuts.into_iter().cycle();
+        for (index, steps) in (1..).zip(&transactions) {
+            let commit = index * 100;
+            feed.send(&wire::begin(Lsn(commit), 0, 5)).expect("in order");
+            let commit = i64::try_from(commit).expect("small");
+            let mut order = 1;
+            for step in steps {
+                feed.send(&encode(step)).expect("valid");
+                let (row, ordinals) = expected(step, commit, order);
+                order += ordinals;
+                sent.extend(row);
+                if cuts.next() == Some(true) {
+                    read.extend(feed.rows());
+                }
+            }
+            feed.send(&wire::commit(Lsn(0), Lsn(0))).expect("in order");
+        }
+        read.extend(feed.rows());
+        prop_assert_eq!(read, sent);
+    }
+}
+
+#[test]
+fn a_whole_old_row_stands_in_for_unchanged_values() {
+    let mut feed = Feed::new();
+    feed.send(&wire::begin(Lsn(9), 0, 5)).expect("in order");
+    let old = [Some(Some("1")), Some(Some("long")), Some(None)];
+    feed.send(&wire::update(CAPTURED, Some((b'O', &old)), &[Some(Some("2")), None, Some(Some("x"))]))
+        .expect("valid");
+    // A key that is kept out of line comes with the old key only.
+    let old = [Some(Some("3")), Some(None), Some(None)];
+    feed.send(&wire::update(CAPTURED, Some((b'K', &old)), &[None, None, Some(None)])).expect("valid");
+    let rows = feed.rows();
+    assert_eq!(rows[0].values, [Some("2".into()), Some("long".into()), Some("x".into())]);
+    assert_eq!((rows[0].unavailable.contains(&true), rows[0].old_key.as_deref()), (false, Some("1")));
+    assert_eq!(rows[1].values, [Some("3".into()), None, None]);
+    assert_eq!((rows[1].unavailable.as_slice(), &rows[1].old_key), (&[false, true, false][..], &None));
+}
+
+#[test]
+fn a_changed_definition_is_named() {
+    type Change = (&'static str, fn(&mut Relation));
+    let cases: [Change; 8] = [
+        ("column c was added", |r| {
+            r.columns.push(RelationColumn { name: "c".into(), ..r.columns[1].clone() })
+        }),
+        ("column b is gone", |r| r.columns.truncate(2)),
+        ("column b stands where a was", |r| r.columns.swap(1, 2)),
+        ("column a is no longer text", |r| r.columns[1].type_oid = 23),
+        ("its REPLICA IDENTITY is another one", |r| r.identity = b'n'),
+        ("its key has other columns", |r| r.columns[1].key = true),
+        ("it was renamed to s.u", |r| r.name = "u".into()),
+        ("it was dropped and created anew", |r| r.id = 999),
+    ];
+    for (expected, change) in cases {
+        let mut relation = described(CAPTURED, "t");
+        change(&mut relation);
+        match Feed::new().send(&wire::relation(&relation)) {
+            Err(CdcError::SchemaChanged { table, difference, .. }) => {
+                assert_eq!((table, difference.as_str()), (TableId::new("s", "t"), expected));
+            }
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn messages_out_of_order_are_errors() {
+    let row = [Some(Some("1")), Some(None), Some(None)];
+    let begin = wire::begin(Lsn(9), 0, 5);
+    assert!(matches!(Feed::new().send(&wire::insert(CAPTURED, &row)), Err(CdcError::Sequence(_))));
+    assert!(matches!(Feed::new().send(&wire::commit(Lsn(0), Lsn(0))), Err(CdcError::Sequence(_))));
+    for bad in [
+        begin.clone(),
+        wire::insert(555, &row),
+        wire::insert(CAPTURED, &row[..2]),
+        wire::insert(CAPTURED, &[Some(Some("1")), None, Some(None)]),
+        wire::update(CAPTURED, None, &[None, Some(None), Some(None)]),
+        wire::delete(CAPTURED, b'K', &[None, Some(None), Some(None)]),
+    ] {
+        let mut feed = Feed::new();
+        feed.send(&begin).expect("in order");
+        assert!(matches!(feed.send(&bad), Err(CdcError::Sequence(_))));
+    }
+}

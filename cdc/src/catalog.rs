@@ -1,0 +1,389 @@
+//! What the source's catalog says of its tables.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use lakeward_change::{Column, ColumnType, TableId, TableSchema};
+use tokio_postgres::Client;
+
+use crate::{CdcError, connection::quote_identifier, pattern::Selection};
+
+/// A captured table: its schema and what the stream's description of it is compared with.
+#[derive(Debug, Clone)]
+pub(crate) struct Definition {
+    pub(crate) schema: Arc<TableSchema>,
+    /// The table's OID, which survives renaming.
+    pub(crate) oid: u32,
+    /// Type and modifier of each column, domains not resolved.
+    pub(crate) types: Vec<(u32, i32)>,
+    /// Type of each column, domains resolved.
+    pub(crate) base_types: Vec<u32>,
+    /// REPLICA IDENTITY: `d`, `i` or `f`.
+    pub(crate) identity: u8,
+    pub(crate) partitioned: bool,
+    pub(crate) estimated_rows: Option<u64>,
+}
+
+impl Definition {
+    /// `"schema"."table"`.
+    pub(crate) fn sql_name(&self) -> String {
+        let id = &self.schema.id;
+        format!("{}.{}", quote_identifier(&id.schema), quote_identifier(&id.name))
+    }
+
+    /// What to read rows from: a plain table without its inheriting ones, which are tables of their own.
+    pub(crate) fn sql_source(&self) -> String {
+        let only = if self.partitioned { "" } else { "ONLY " };
+        format!("{only}{}", self.sql_name())
+    }
+
+    pub(crate) fn column_list(&self) -> String {
+        let names: Vec<_> = self.schema.columns.iter().map(|c| quote_identifier(&c.name)).collect();
+        names.join(", ")
+    }
+}
+
+/// All tables a selection names: captured ones, and others with the reason.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    pub(crate) tables: Vec<Definition>,
+    pub(crate) skipped: Vec<Skipped>,
+    /// Generated columns, which Postgres does not publish.
+    pub(crate) omitted: Vec<(TableId, String)>,
+}
+
+/// A table that cannot be captured as it is.
+#[derive(Debug)]
+pub(crate) struct Skipped {
+    pub(crate) table: TableId,
+    pub(crate) obstacle: Obstacle,
+}
+
+#[derive(Debug)]
+pub(crate) struct Obstacle {
+    pub(crate) reason: String,
+    /// The SQL that takes it away.
+    pub(crate) fix: Option<String>,
+}
+
+impl Obstacle {
+    fn new(reason: impl Into<String>, fix: impl Into<Option<String>>) -> Self {
+        Self { reason: reason.into(), fix: fix.into() }
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        self.fix.iter().try_for_each(|fix| write!(f, "; mend it with: {fix}"))
+    }
+}
+
+const TABLES: &str = "
+    SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, c.relpersistence::text,
+        c.reltuples::float8, has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'),
+        (SELECT (string_to_array(i.indkey::text, ' ')::int2[])[1:i.indnkeyatts] FROM pg_index i
+          WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
+            AND CASE WHEN c.relreplident = 'i' THEN i.indisreplident ELSE i.indisprimary END),
+        EXISTS (SELECT FROM pg_partition_tree(c.oid) p JOIN pg_class l ON l.oid = p.relid
+          WHERE c.relkind = 'p' AND l.relreplident <> 'd')
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
+        AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+    ORDER BY n.nspname, c.relname";
+
+const COLUMNS: &str = "
+    WITH RECURSIVE base(oid, base, modifier) AS (
+        SELECT oid, oid, -1 FROM pg_type WHERE typtype <> 'd'
+        UNION ALL
+        SELECT t.oid, b.base, CASE WHEN t.typtypmod <> -1 THEN t.typtypmod ELSE b.modifier END
+        FROM pg_type t JOIN base b ON t.typtype = 'd' AND t.typbasetype = b.oid)
+    SELECT a.attrelid, a.attnum, a.attname, a.attgenerated::text, a.atttypid, a.atttypmod, b.base,
+        CASE WHEN a.atttypmod <> -1 THEN a.atttypmod ELSE b.modifier END, format_type(a.atttypid, a.atttypmod)
+    FROM pg_attribute a JOIN base b ON b.oid = a.atttypid
+    WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attrelid, a.attnum";
+
+struct TableRow {
+    oid: u32,
+    id: TableId,
+    kind: u8,
+    identity: u8,
+    persistence: u8,
+    rows: f64,
+    readable: bool,
+    key: Option<Vec<i16>>,
+    mixed_identity: bool,
+}
+
+struct ColumnRow {
+    number: i16,
+    generated: bool,
+    type_oid: u32,
+    type_modifier: i32,
+    base: u32,
+    column: Column,
+}
+
+impl Catalog {
+    pub(crate) async fn read(client: &Client, selection: &Selection) -> Result<Self, CdcError> {
+        let action = "read its catalog";
+        let mut tables = Vec::new();
+        for row in client.query(TABLES, &[]).await.map_err(CdcError::query(action))? {
+            let id = TableId::new(row.get::<_, String>(1), row.get::<_, String>(2));
+            let letter = |index| row.get::<_, String>(index).bytes().next().unwrap_or_default();
+            if selection.contains(&id) {
+                tables.push(TableRow {
+                    oid: row.get(0),
+                    id,
+                    kind: letter(3),
+                    identity: letter(4),
+                    persistence: letter(5),
+                    rows: row.get(6),
+                    readable: row.get(7),
+                    key: row.get(8),
+                    mixed_identity: row.get(9),
+                });
+            }
+        }
+        let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+        let mut columns: BTreeMap<u32, Vec<ColumnRow>> = BTreeMap::new();
+        for row in client.query(COLUMNS, &[&oids]).await.map_err(CdcError::query(action))? {
+            let (base, modifier) = (row.get(6), row.get(7));
+            columns.entry(row.get(0)).or_default().push(ColumnRow {
+                number: row.get(1),
+                generated: !row.get::<_, String>(3).is_empty(),
+                type_oid: row.get(4),
+                type_modifier: row.get(5),
+                base,
+                column: Column {
+                    name: row.get(2),
+                    column_type: column_type(base, modifier),
+                    source_type: row.get(8),
+                },
+            });
+        }
+        let mut catalog = Self::default();
+        for table in tables {
+            let columns = columns.remove(&table.oid).unwrap_or_default();
+            let generated = columns.iter().filter(|column| column.generated);
+            let omitted: Vec<_> = generated.map(|c| (table.id.clone(), c.column.name.clone())).collect();
+            match define(&table, columns) {
+                Ok(definition) => {
+                    catalog.tables.push(definition);
+                    catalog.omitted.extend(omitted);
+                }
+                Err(obstacle) => catalog.skipped.push(Skipped { table: table.id, obstacle }),
+            }
+        }
+        Ok(catalog)
+    }
+
+    /// Keeps the tables and columns that an existing publication publishes; `published` has them by table, `None`
+    /// standing for all columns.
+    pub(crate) fn restrict(
+        &mut self,
+        published: &BTreeMap<TableId, Option<BTreeSet<String>>>,
+        publication: &str,
+    ) {
+        let tables = std::mem::take(&mut self.tables);
+        for table in tables {
+            let id = table.schema.id.clone();
+            let publication = quote_identifier(publication);
+            let obstacle = match published.get(&id) {
+                None => Obstacle::new(
+                    format!("publication {publication} does not hold it"),
+                    format!("ALTER PUBLICATION {publication} ADD TABLE {}", table.sql_source()),
+                ),
+                Some(None) => {
+                    self.tables.push(table);
+                    continue;
+                }
+                Some(Some(columns)) => match table.with_columns(columns) {
+                    Some((table, left_out)) => {
+                        self.omitted.extend(left_out.into_iter().map(|name| (id.clone(), name)));
+                        self.tables.push(table);
+                        continue;
+                    }
+                    None => Obstacle::new(
+                        format!("publication {publication} leaves out columns of its key"),
+                        None,
+                    ),
+                },
+            };
+            self.skipped.push(Skipped { table: id, obstacle });
+        }
+    }
+
+    pub(crate) fn find(&self, table: &TableId) -> Result<&Definition, CdcError> {
+        let found = self.tables.iter().find(|definition| &definition.schema.id == table);
+        found.ok_or_else(|| CdcError::UnknownTable(table.clone()))
+    }
+}
+
+impl Definition {
+    /// The table with some of its columns, and the names of the others; `None` if a key column is not among them.
+    fn with_columns(&self, keep: &BTreeSet<String>) -> Option<(Self, Vec<String>)> {
+        let kept: Vec<usize> =
+            (0..self.schema.columns.len()).filter(|&i| keep.contains(&self.schema.columns[i].name)).collect();
+        let key = self.schema.key.iter().map(|i| kept.iter().position(|k| k == i));
+        let schema = TableSchema {
+            id: self.schema.id.clone(),
+            columns: kept.iter().map(|&i| self.schema.columns[i].clone()).collect(),
+            key: key.collect::<Option<_>>()?,
+        };
+        let all = self.schema.columns.iter().map(|column| column.name.clone());
+        let left_out = all.filter(|name| !keep.contains(name)).collect();
+        let table = Self {
+            schema: Arc::new(schema),
+            types: kept.iter().map(|&i| self.types[i]).collect(),
+            base_types: kept.iter().map(|&i| self.base_types[i]).collect(),
+            ..self.clone()
+        };
+        Some((table, left_out))
+    }
+}
+
+/// The definition of a table that can be captured, or why it cannot.
+fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obstacle> {
+    let name = format!("{}.{}", quote_identifier(&table.id.schema), quote_identifier(&table.id.name));
+    if table.persistence == b'u' {
+        return Err(Obstacle::new(
+            "it is unlogged, so the write-ahead log does not hold its changes",
+            format!("ALTER TABLE {name} SET LOGGED"),
+        ));
+    }
+    if !table.readable {
+        return Err(Obstacle::new(
+            "this role may not read it",
+            format!("GRANT SELECT ON {name} TO CURRENT_USER (as its owner, with the role's name)"),
+        ));
+    }
+    if table.kind == b'p' && table.mixed_identity {
+        let reason = "it or one of its partitions has a REPLICA IDENTITY other than DEFAULT";
+        return Err(Obstacle::new(
+            reason,
+            format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT, and each partition"),
+        ));
+    }
+    if table.identity == b'n' {
+        return Err(Obstacle::new(
+            "its REPLICA IDENTITY is NOTHING, so updates and deletes could not be published",
+            format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT"),
+        ));
+    }
+    let Some(key) = &table.key else {
+        return Err(Obstacle::new(
+            "it has no usable key (a primary key, or REPLICA IDENTITY USING INDEX; not a deferrable one)",
+            format!("ALTER TABLE {name} ADD PRIMARY KEY (…)"),
+        ));
+    };
+    let published: Vec<_> = columns.into_iter().filter(|column| !column.generated).collect();
+    let key = key.iter().map(|number| published.iter().position(|c| c.number == *number));
+    let Some(key) = key.collect::<Option<Vec<_>>>() else {
+        return Err(Obstacle::new("its key has a generated column, which Postgres does not publish", None));
+    };
+    Ok(Definition {
+        oid: table.oid,
+        types: published.iter().map(|c| (c.type_oid, c.type_modifier)).collect(),
+        base_types: published.iter().map(|c| c.base).collect(),
+        identity: table.identity,
+        partitioned: table.kind == b'p',
+        // Never analysed tables have -1.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        estimated_rows: (table.rows >= 0.0).then_some(table.rows as u64),
+        schema: Arc::new(TableSchema {
+            id: table.id.clone(),
+            columns: published.into_iter().map(|c| c.column).collect(),
+            key,
+        }),
+    })
+}
+
+/// Types by their fixed OIDs (src/include/catalog/pg_type.dat).
+pub(crate) mod oid {
+    pub(crate) const TEXT: u32 = 25;
+    pub(crate) const VARCHAR: u32 = 1043;
+}
+
+fn column_type(base: u32, modifier: i32) -> ColumnType {
+    match base {
+        16 => ColumnType::Bool,
+        21 => ColumnType::Int2,
+        23 => ColumnType::Int4,
+        20 => ColumnType::Int8,
+        700 => ColumnType::Float4,
+        701 => ColumnType::Float8,
+        1700 => numeric(modifier),
+        2950 => ColumnType::Uuid,
+        114 | 3802 => ColumnType::Json,
+        17 => ColumnType::Bytes,
+        1082 => ColumnType::Date,
+        1114 => ColumnType::Timestamp { zoned: false },
+        1184 => ColumnType::Timestamp { zoned: true },
+        _ => ColumnType::Text,
+    }
+}
+
+/// numeric(p,s) holds ((p << 16) | (s & 0x7ff)) + 4 in its modifier; the scale has a sign of 11 bits.
+fn numeric(modifier: i32) -> ColumnType {
+    if modifier < 4 {
+        return ColumnType::Text;
+    }
+    let packed = modifier - 4;
+    let scale = ((packed & 0x7ff) ^ 0x400) - 0x400;
+    match (u8::try_from(packed >> 16), i8::try_from(scale)) {
+        (Ok(precision @ 1..=38), Ok(scale @ 0..)) if scale.unsigned_abs() <= precision => {
+            ColumnType::Numeric { precision, scale }
+        }
+        _ => ColumnType::Text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numeric_modifiers() {
+        let modifier = |precision: i32, scale: i32| (precision << 16 | (scale & 0x7ff)) + 4;
+        assert_eq!(numeric(modifier(12, 2)), ColumnType::Numeric { precision: 12, scale: 2 });
+        assert_eq!(numeric(modifier(38, 38)), ColumnType::Numeric { precision: 38, scale: 38 });
+        for wide in [-1, modifier(39, 0), modifier(5, -2), modifier(2, 5), modifier(1000, 200)] {
+            assert_eq!(numeric(wide), ColumnType::Text);
+        }
+    }
+
+    #[test]
+    fn a_column_list_must_hold_the_key() {
+        let column = |name: &str| Column {
+            name: name.into(),
+            column_type: ColumnType::Int4,
+            source_type: "integer".into(),
+        };
+        let table = Definition {
+            schema: Arc::new(TableSchema {
+                id: TableId::new("s", "t"),
+                columns: vec![column("a"), column("b"), column("c")],
+                key: vec![2],
+            }),
+            oid: 1,
+            types: vec![(23, -1), (20, -1), (21, -1)],
+            base_types: vec![23, 20, 21],
+            identity: b'd',
+            partitioned: false,
+            estimated_rows: None,
+        };
+        let keep = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let (kept, left_out) = table.with_columns(&keep(&["a", "c"])).expect("key is there");
+        assert_eq!(
+            (kept.schema.key.as_slice(), kept.types.as_slice()),
+            (&[1][..], &[(23, -1), (21, -1)][..])
+        );
+        assert_eq!(left_out, ["b"]);
+        assert!(table.with_columns(&keep(&["a", "b"])).is_none());
+    }
+}

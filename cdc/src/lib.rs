@@ -1,0 +1,37 @@
+//! Sources of changes: where they come from and how they are read.
+//!
+//! [`PostgresSource`] reads a Postgres database through its write-ahead log (logical decoding with pgoutput):
+//! [`PostgresSource::create_slot`] gives a [`Snapshot`] to copy, and [`PostgresSource::stream`] everything after it,
+//! in commit order, as columnar [`Chunk`]s. Nothing is written into the source beyond a slot and a publication.
+
+mod assembler;
+mod catalog;
+mod chunk;
+mod connection;
+mod copy;
+mod datetime;
+mod doctor;
+mod error;
+pub mod fingerprint;
+mod pattern;
+mod protocol;
+mod publication;
+mod slot;
+mod snapshot;
+mod source;
+mod stream;
+mod table_builder;
+#[cfg(test)]
+mod test_messages;
+mod values;
+
+pub use chunk::{Boundary, ChangeStream, Chunk};
+pub use doctor::{Finding, Level, doctor};
+pub use error::CdcError;
+pub use fingerprint::{BucketSum, key_values};
+pub use protocol::ProtocolError;
+pub use slot::SlotState;
+pub use snapshot::Snapshot;
+pub use source::{PostgresOptions, PostgresSource};
+pub use stream::PostgresStream;
+pub use values::ValueError;

@@ -1,0 +1,121 @@
+//! The publication: which tables Postgres sends.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lakeward_change::TableId;
+use tokio_postgres::Client;
+
+use crate::{
+    CdcError,
+    catalog::Definition,
+    connection::{quote_identifier, quote_literal},
+};
+
+/// Marks a publication as ours, so that only ours is altered or dropped.
+const MARK: &str = "created by lakeward";
+const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
+
+#[derive(Debug)]
+pub(crate) struct Publication {
+    pub(crate) ours: bool,
+    /// Columns by table; `None` for all columns.
+    pub(crate) tables: BTreeMap<TableId, Option<BTreeSet<String>>>,
+}
+
+impl Publication {
+    /// The publication of this name, if there is one. One that is not ours must publish every row and operation.
+    pub(crate) async fn find(client: &Client, name: &str) -> Result<Option<Self>, CdcError> {
+        let action = "read its publications";
+        let found = client
+            .query_opt(
+                "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate,
+                    coalesce(obj_description(oid, 'pg_publication') = $2, false)
+                 FROM pg_publication WHERE pubname = $1",
+                &[&name, &MARK],
+            )
+            .await
+            .map_err(CdcError::query(action))?;
+        let Some(found) = found else { return Ok(None) };
+        if !found.get::<_, bool>(0) {
+            return Err(CdcError::Publication {
+                name: name.to_owned(),
+                problem: "leaves out some operations".into(),
+                fix: format!(
+                    "ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')",
+                    quote_identifier(name)
+                ),
+            });
+        }
+        // Through JSON, since column lists and row filters came with PostgreSQL 15.
+        let rows = client
+            .query(
+                "SELECT t.schemaname, t.tablename, to_jsonb(t) ->> 'rowfilter',
+                    CASE WHEN to_jsonb(t) ? 'attnames'
+                        THEN ARRAY(SELECT jsonb_array_elements_text(to_jsonb(t) -> 'attnames')) END
+                 FROM pg_publication_tables t WHERE pubname = $1",
+                &[&name],
+            )
+            .await
+            .map_err(CdcError::query(action))?;
+        let mut tables = BTreeMap::new();
+        for row in rows {
+            let id = TableId::new(row.get::<_, String>(0), row.get::<_, String>(1));
+            if row.get::<_, Option<String>>(2).is_some() {
+                return Err(CdcError::Publication {
+                    name: name.to_owned(),
+                    problem: format!("filters the rows of {id}"),
+                    fix: "ALTER PUBLICATION … SET TABLE without the WHERE".into(),
+                });
+            }
+            let columns: Option<Vec<String>> = row.get(3);
+            tables.insert(id, columns.map(|columns| columns.into_iter().collect()));
+        }
+        Ok(Some(Self { ours: found.get(1), tables }))
+    }
+
+    /// Creates the publication of these tables, which all have a usable replica identity: an update or delete of a
+    /// published table without one would fail in the shop.
+    pub(crate) async fn create(client: &Client, name: &str, tables: &[Definition]) -> Result<(), CdcError> {
+        let quoted = quote_identifier(name);
+        // One message is one transaction.
+        let sql = format!(
+            "CREATE PUBLICATION {quoted} FOR TABLE {} WITH ({OPTIONS}); \
+             COMMENT ON PUBLICATION {quoted} IS {}",
+            list(tables),
+            quote_literal(MARK)
+        );
+        client.batch_execute(&sql).await.map_err(CdcError::query(format!("create publication {quoted}")))
+    }
+
+    /// Makes ours hold exactly these tables.
+    pub(crate) async fn set_tables(
+        client: &Client,
+        name: &str,
+        tables: &[Definition],
+    ) -> Result<(), CdcError> {
+        let quoted = quote_identifier(name);
+        let sql = format!("ALTER PUBLICATION {quoted} SET TABLE {}", list(tables));
+        client.batch_execute(&sql).await.map_err(CdcError::query(format!("alter publication {quoted}")))
+    }
+
+    /// Drops it if it is ours.
+    pub(crate) async fn drop(client: &Client, name: &str) -> Result<(), CdcError> {
+        let action = || CdcError::query(format!("drop publication {}", quote_identifier(name)));
+        let ours = client
+            .query_opt(
+                "SELECT FROM pg_publication WHERE pubname = $1 AND obj_description(oid, 'pg_publication') = $2",
+                &[&name, &MARK],
+            )
+            .await
+            .map_err(action())?;
+        if ours.is_some() {
+            let sql = format!("DROP PUBLICATION IF EXISTS {}", quote_identifier(name));
+            client.batch_execute(&sql).await.map_err(action())?;
+        }
+        Ok(())
+    }
+}
+
+fn list(tables: &[Definition]) -> String {
+    tables.iter().map(Definition::sql_source).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,144 @@
+//! The replication slot, and the snapshots that come with a new one.
+
+use std::time::Duration;
+
+use lakeward_change::Lsn;
+use pgwire_replication::{ReplicationClient, ReplicationConfig};
+use tokio::time::{Instant, sleep};
+use tokio_postgres::Client;
+
+use crate::{
+    CdcError,
+    connection::{connect_replication, quote_identifier},
+};
+
+/// How long a reader that is going away may still hold the slot.
+const RELEASE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The slot as the server has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotState {
+    Missing,
+    Present {
+        /// Postgres may have forgotten what committed before.
+        confirmed: Lsn,
+        /// Who reads it now.
+        active_pid: Option<i32>,
+        /// The server has removed log that the slot still needed: it cannot be read any more.
+        lost: bool,
+    },
+}
+
+pub(crate) async fn state(client: &Client, name: &str) -> Result<SlotState, CdcError> {
+    let row = client
+        .query_opt(
+            "SELECT coalesce(confirmed_flush_lsn, '0/0')::text, active_pid, coalesce(wal_status = 'lost', false)
+             FROM pg_replication_slots WHERE slot_name = $1",
+            &[&name],
+        )
+        .await
+        .map_err(CdcError::query("read its replication slots"))?;
+    let Some(row) = row else { return Ok(SlotState::Missing) };
+    Ok(SlotState::Present {
+        confirmed: parse_lsn(&row.get::<_, String>(0))?,
+        active_pid: row.get(1),
+        lost: row.get(2),
+    })
+}
+
+pub(crate) fn parse_lsn(text: &str) -> Result<Lsn, CdcError> {
+    text.parse().map_err(|error| CdcError::Sequence(format!("{error}")))
+}
+
+/// Waits until nobody reads the slot.
+pub(crate) async fn wait_released(client: &Client, name: &str) -> Result<SlotState, CdcError> {
+    let deadline = Instant::now() + RELEASE;
+    loop {
+        match state(client, name).await? {
+            SlotState::Present { active_pid: Some(pid), .. } if Instant::now() >= deadline => {
+                return Err(CdcError::SlotInUse { slot: name.to_owned(), pid });
+            }
+            SlotState::Present { active_pid: Some(_), .. } => sleep(PAUSE).await,
+            free => return Ok(free),
+        }
+    }
+}
+
+pub(crate) async fn drop(client: &Client, name: &str) -> Result<(), CdcError> {
+    if wait_released(client, name).await? == SlotState::Missing {
+        return Ok(());
+    }
+    client
+        .execute("SELECT pg_drop_replication_slot($1)", &[&name])
+        .await
+        .map_err(CdcError::query(format!("drop replication slot {name}")))?;
+    Ok(())
+}
+
+/// A new slot: its session, which keeps the exported snapshot alive.
+pub(crate) struct Created {
+    pub(crate) session: ReplicationClient,
+    /// Where the slot begins and the snapshot stands.
+    pub(crate) lsn: Lsn,
+    pub(crate) snapshot: String,
+}
+
+/// Creates a slot with an exported snapshot. Postgres first waits for all transactions that write just now; longer
+/// than `wait` is an error that names them.
+pub(crate) async fn create(
+    client: &Client,
+    config: ReplicationConfig,
+    name: &str,
+    temporary: bool,
+    wait: Duration,
+) -> Result<Created, CdcError> {
+    let failed = || CdcError::replication(format!("create replication slot {name}"));
+    let mut session = connect_replication(config).await?;
+    let pid = session.simple_query("SELECT pg_backend_pid()").await.map_err(failed())?;
+    let pid: i32 = text(&pid, 0)
+        .and_then(|pid| pid.parse().ok())
+        .ok_or_else(|| CdcError::Sequence("the session has no process id".into()))?;
+    // The older form of the options, which every server since 10 reads.
+    let sql = format!(
+        "CREATE_REPLICATION_SLOT {}{} LOGICAL pgoutput EXPORT_SNAPSHOT",
+        quote_identifier(name),
+        if temporary { " TEMPORARY" } else { "" }
+    );
+    let answer = tokio::time::timeout(wait, session.simple_query(&sql)).await;
+    let Ok(answer) = answer else {
+        let holder = holders(client, pid).await?;
+        // The server does not notice that we left while it waits.
+        client
+            .execute("SELECT pg_terminate_backend($1)", &[&pid])
+            .await
+            .map_err(CdcError::query("end the waiting session"))?;
+        return Err(CdcError::HeldUp { waited: wait, holder });
+    };
+    let answer = answer.map_err(failed())?;
+    match (text(&answer, 1), text(&answer, 2)) {
+        (Some(lsn), Some(snapshot)) => Ok(Created { lsn: parse_lsn(&lsn)?, snapshot, session }),
+        _ => Err(CdcError::Sequence("a new slot without a snapshot".into())),
+    }
+}
+
+fn text(rows: &[pgwire_replication::QueryRow], column: usize) -> Option<String> {
+    let value = rows.first()?.get(column)?.as_ref()?;
+    Some(String::from_utf8_lossy(value).into_owned())
+}
+
+/// Which transactions the process waits for, in words.
+async fn holders(client: &Client, pid: i32) -> Result<String, CdcError> {
+    let rows = client
+        .query(
+            "SELECT CASE WHEN b.pid = 0 THEN 'a prepared transaction (see pg_prepared_xacts)'
+                ELSE format('process %s (%s) in a transaction since %s; end it with SELECT pg_terminate_backend(%s)',
+                    b.pid, concat_ws(', ', a.usename, nullif(a.application_name, '')), a.xact_start, b.pid) END
+             FROM unnest(pg_blocking_pids($1)) b(pid) LEFT JOIN pg_stat_activity a ON a.pid = b.pid",
+            &[&pid],
+        )
+        .await
+        .map_err(CdcError::query("say which transaction is open"))?;
+    let holders: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    Ok(if holders.is_empty() { "none at this moment; try again".into() } else { holders.join(", ") })
+}

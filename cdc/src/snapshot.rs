@@ -1,0 +1,131 @@
+//! The tables as of one position of the log.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arrow::array::RecordBatch;
+use futures::{Stream, TryStreamExt, stream::try_unfold};
+use lakeward_change::{Lsn, TableId};
+use pgwire_replication::ReplicationClient;
+use tokio_postgres::{Client, CopyOutStream};
+
+use crate::{
+    BucketSum, CdcError,
+    catalog::{Catalog, Definition},
+    connection::{connect, quote_literal},
+    copy::CopyDecoder,
+    fingerprint, slot,
+};
+
+/// An exported snapshot, alive as long as this value.
+pub struct Snapshot {
+    url: String,
+    catalog: Arc<Catalog>,
+    lsn: Lsn,
+    name: String,
+    nulled: Arc<AtomicU64>,
+    _session: ReplicationClient,
+}
+
+struct Copy {
+    /// Its transaction holds the snapshot.
+    _client: Client,
+    rows: Pin<Box<CopyOutStream>>,
+    decoder: CopyDecoder,
+    nulled: Arc<AtomicU64>,
+    done: bool,
+}
+
+impl Snapshot {
+    pub(crate) fn new(url: String, catalog: Arc<Catalog>, created: slot::Created) -> Self {
+        Self {
+            url,
+            catalog,
+            lsn: created.lsn,
+            name: created.snapshot,
+            nulled: Arc::default(),
+            _session: created.session,
+        }
+    }
+
+    /// Transactions with a final LSN below it are in the snapshot; all others are streamed.
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// How many values their types could not hold (NaN in a numeric, infinite times) and are null, in all copies.
+    pub fn nulled(&self) -> u64 {
+        self.nulled.load(Ordering::Relaxed)
+    }
+
+    /// All rows of a table, in batches of `batch_rows` (fewer where rows are wide) in the schema
+    /// [`lakeward_change::TableSchema::arrow`], over a connection of its own.
+    pub async fn copy(
+        &self,
+        table: &TableId,
+        batch_rows: usize,
+    ) -> Result<impl Stream<Item = Result<RecordBatch, CdcError>> + Send + use<>, CdcError> {
+        let (client, table) = self.begin(table).await?;
+        let columns = table.column_list();
+        let from = if table.partitioned {
+            format!("(SELECT {columns} FROM {})", table.sql_name())
+        } else {
+            format!("{} ({columns})", table.sql_name())
+        };
+        let failed = || CdcError::query(format!("copy table {}", table.schema.id));
+        let rows = client.copy_out(&format!("COPY {from} TO STDOUT")).await.map_err(failed())?;
+        let copy = Copy {
+            _client: client,
+            rows: Box::pin(rows),
+            decoder: CopyDecoder::new(Arc::clone(&table.schema), batch_rows),
+            nulled: Arc::clone(&self.nulled),
+            done: false,
+        };
+        let table = table.schema.id.clone();
+        Ok(try_unfold(copy, move |mut copy| {
+            let table = table.clone();
+            async move {
+                while !copy.done && !copy.decoder.is_full() {
+                    let data = copy.rows.try_next().await;
+                    match data.map_err(CdcError::query(format!("copy table {table}")))? {
+                        Some(data) => copy.decoder.push(&data)?,
+                        None => {
+                            copy.done = true;
+                            copy.nulled.fetch_add(copy.decoder.nulled(), Ordering::Relaxed);
+                        }
+                    }
+                }
+                Ok(copy.decoder.finish()?.map(|batch| (batch, copy)))
+            }
+        }))
+    }
+
+    /// Checksums of a table by key bucket, sorted by bucket; see [`crate::fingerprint`].
+    pub async fn fingerprint(&self, table: &TableId) -> Result<Vec<BucketSum>, CdcError> {
+        let (client, table) = self.begin(table).await?;
+        fingerprint::bucket_sums(&client, table).await
+    }
+
+    /// Key text and hash of each row in one bucket, sorted.
+    pub async fn bucket_rows(&self, table: &TableId, bucket: u8) -> Result<Vec<(String, i64)>, CdcError> {
+        let (client, table) = self.begin(table).await?;
+        fingerprint::bucket_rows(&client, table, bucket).await
+    }
+
+    /// A session inside the snapshot.
+    async fn begin(&self, table: &TableId) -> Result<(Client, &Definition), CdcError> {
+        let table = self.catalog.find(table)?;
+        let client = connect(&self.url).await?;
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+            quote_literal(&self.name)
+        );
+        client.batch_execute(&begin).await.map_err(CdcError::query("use the snapshot"))?;
+        Ok((client, table))
+    }
+}

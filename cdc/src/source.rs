@@ -1,0 +1,271 @@
+//! A Postgres database as a source of changes.
+
+use std::{sync::Arc, time::Duration};
+
+use lakeward_change::{Lsn, TableId, TableSchema};
+use pgwire_replication::ReplicationConfig;
+use tokio_postgres::Client;
+
+use crate::{
+    CdcError, PostgresStream, SlotState, Snapshot,
+    assembler::Assembler,
+    catalog::Catalog,
+    connection::{connect, connect_replication, replication_config},
+    error::sqlstate,
+    pattern::Selection,
+    publication::Publication,
+    slot,
+};
+
+/// Arrow's offsets have 32 bits, and one Postgres value can be 1 GiB: chunks stay well below their sum.
+const MAX_CHUNK_BYTES: usize = 512 << 20;
+
+/// What to capture, and how.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    pub url: String,
+    /// What the source is called; by default its database's name.
+    pub source_name: Option<String>,
+    /// Replication slot; by default named by the source.
+    pub slot: Option<String>,
+    /// Publication; by default named by the source. One that exists and is not ours is taken as it is.
+    pub publication: Option<String>,
+    /// Patterns `schema.table`, where `*` stands for any characters; without a dot a table of any schema. Empty: all.
+    pub include: Vec<String>,
+    pub exclude: Vec<String>,
+    /// A chunk ends at this many rows.
+    pub max_chunk_rows: usize,
+    /// A chunk ends at about this size; the row that reaches it is still in it.
+    pub max_chunk_bytes: usize,
+}
+
+impl PostgresOptions {
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            source_name: None,
+            slot: None,
+            publication: None,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            max_chunk_rows: 65_536,
+            max_chunk_bytes: 32 << 20,
+        }
+    }
+}
+
+/// A Postgres database whose changes can be read.
+pub struct PostgresSource {
+    options: PostgresOptions,
+    client: Client,
+    config: ReplicationConfig,
+    name: String,
+    slot: String,
+    publication: String,
+    system_id: String,
+    timeline: u32,
+    catalog: Arc<Catalog>,
+    tables: Vec<Arc<TableSchema>>,
+    skipped: Vec<(TableId, String)>,
+}
+
+impl PostgresSource {
+    /// Connects and reads the catalog. Changes nothing in the source.
+    pub async fn open(options: PostgresOptions) -> Result<Self, CdcError> {
+        let client = connect(&options.url).await?;
+        let session = client
+            .query_one("SELECT current_user::text, current_database()::text", &[])
+            .await
+            .map_err(CdcError::query("say which database it is"))?;
+        let (user, database): (String, String) = (session.get(0), session.get(1));
+        let name = options.source_name.clone().unwrap_or_else(|| database.clone());
+        let default_name = format!("lakeward_{}", slug(&name));
+        let slot = options.slot.clone().unwrap_or_else(|| default_name.clone());
+        let publication = options.publication.clone().unwrap_or(default_name);
+        let config = replication_config(&options.url, &user, &database, &slot, &publication)?;
+        let mut replication = connect_replication(config.clone()).await?;
+        let system = replication.identify_system().await.map_err(CdcError::replication("identify itself"))?;
+
+        let selection = Selection::new(&options.include, &options.exclude);
+        let mut catalog = Catalog::read(&client, &selection).await?;
+        if let Some(found) = Publication::find(&client, &publication).await? {
+            // Ours without a slot is about to be made anew.
+            if !found.ours || slot::state(&client, &slot).await? != SlotState::Missing {
+                catalog.restrict(&found.tables, &publication);
+            }
+        }
+        let skipped = catalog.skipped.iter().map(|s| (s.table.clone(), s.obstacle.to_string()));
+        Ok(Self {
+            tables: catalog.tables.iter().map(|table| Arc::clone(&table.schema)).collect(),
+            skipped: skipped.collect(),
+            catalog: Arc::new(catalog),
+            options,
+            client,
+            config,
+            name,
+            slot,
+            publication,
+            system_id: system.system_id,
+            timeline: system.timeline,
+        })
+    }
+
+    /// The server's system identifier: it survives everything but a new cluster.
+    pub fn system_id(&self) -> &str {
+        &self.system_id
+    }
+
+    /// The server's timeline: another one after a promotion or point-in-time recovery.
+    pub fn timeline(&self) -> u32 {
+        self.timeline
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn slot_name(&self) -> &str {
+        &self.slot
+    }
+
+    pub fn publication_name(&self) -> &str {
+        &self.publication
+    }
+
+    /// The tables to capture.
+    pub fn tables(&self) -> &[Arc<TableSchema>] {
+        &self.tables
+    }
+
+    /// Tables that were asked for and cannot be captured, with the reason and what mends it.
+    pub fn skipped(&self) -> &[(TableId, String)] {
+        &self.skipped
+    }
+
+    /// Columns of captured tables that Postgres does not publish: generated ones.
+    pub fn omitted_columns(&self) -> &[(TableId, String)] {
+        &self.catalog.omitted
+    }
+
+    /// The planner's estimate, if the table was ever analysed.
+    pub fn estimated_rows(&self, table: &TableId) -> Option<u64> {
+        self.catalog.find(table).ok()?.estimated_rows
+    }
+
+    pub async fn slot(&self) -> Result<SlotState, CdcError> {
+        slot::state(&self.client, &self.slot).await
+    }
+
+    /// Sees to it that the publication holds the captured tables: creates it if it is missing; one of ours whose slot
+    /// is gone gets exactly these tables.
+    pub async fn prepare(&self) -> Result<(), CdcError> {
+        let tables = &self.catalog.tables;
+        if tables.is_empty() {
+            return Err(CdcError::NoTables { skipped: self.skipped.len() });
+        }
+        match Publication::find(&self.client, &self.publication).await? {
+            None => Publication::create(&self.client, &self.publication, tables).await,
+            Some(found) if found.ours && self.slot().await? == SlotState::Missing => {
+                Publication::set_tables(&self.client, &self.publication, tables).await
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Creates the slot; its stream begins exactly where the snapshot ends. Transactions that are open now hold it
+    /// up: longer than `wait` is an error that names them.
+    pub async fn create_slot(&self, wait: Duration) -> Result<Snapshot, CdcError> {
+        self.snapshot(&self.slot, false, wait).await
+    }
+
+    /// A snapshot without a stream, of a slot that goes away with it. `wait` as in [`Self::create_slot`].
+    pub async fn temporary_snapshot(&self, wait: Duration) -> Result<Snapshot, CdcError> {
+        let name = format!("lakeward_tmp_{}", uuid::Uuid::new_v4().simple());
+        self.snapshot(&name, true, wait).await
+    }
+
+    async fn snapshot(&self, slot: &str, temporary: bool, wait: Duration) -> Result<Snapshot, CdcError> {
+        let created = slot::create(&self.client, self.config.clone(), slot, temporary, wait).await?;
+        Ok(Snapshot::new(self.options.url.clone(), Arc::clone(&self.catalog), created))
+    }
+
+    /// Streams all transactions with a final LSN at or beyond `from`, which is durable with us: Postgres is told so.
+    pub async fn stream(&self, from: Lsn, epoch: i64) -> Result<PostgresStream, CdcError> {
+        // A reader that just went away may still hold the slot.
+        slot::wait_released(&self.client, &self.slot).await?;
+        let position = pgwire_replication::Lsn(from.0);
+        let config = self.config.clone().with_start_lsn(position).with_ack_lsn(position);
+        let mut session = connect_replication(config).await?;
+        let system = session.identify_system().await.map_err(CdcError::replication("identify itself"))?;
+        if system.system_id != self.system_id {
+            return Err(CdcError::OtherSystem { expected: self.system_id.clone(), found: system.system_id });
+        }
+        session.start().await.map_err(CdcError::replication("start streaming"))?;
+        if let Err(source) = session.wait_started().await {
+            // Somebody else was faster.
+            if sqlstate(&source).as_deref() == Some("55006") {
+                slot::wait_released(&self.client, &self.slot).await?;
+            }
+            return Err(CdcError::Replication { action: "start streaming".into(), source });
+        }
+        let assembler = Assembler::new(self.catalog.tables.clone(), epoch);
+        let max_bytes = self.options.max_chunk_bytes.clamp(1, MAX_CHUNK_BYTES);
+        Ok(PostgresStream::new(session, from, assembler, self.options.max_chunk_rows.max(1), max_bytes))
+    }
+
+    /// How far the source's log is on its disk.
+    pub async fn flush_lsn(&self) -> Result<Lsn, CdcError> {
+        let row = self
+            .client
+            .query_one("SELECT pg_current_wal_flush_lsn()::text", &[])
+            .await
+            .map_err(CdcError::query("say how far its log is"))?;
+        slot::parse_lsn(&row.get::<_, String>(0))
+    }
+
+    /// Drops the slot, if it is there.
+    pub async fn drop_slot(&self) -> Result<(), CdcError> {
+        slot::drop(&self.client, &self.slot).await
+    }
+
+    /// Takes everything away that the capture left in the source: the slot, and the publication if we created it.
+    pub async fn drop_all(&self) -> Result<(), CdcError> {
+        self.drop_slot().await?;
+        Publication::drop(&self.client, &self.publication).await
+    }
+}
+
+/// A name of lower-case letters, digits and underscores, at most 54 long; a changed one carries a hash of the original.
+fn slug(name: &str) -> String {
+    const LONGEST: usize = 54;
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if name.len() <= LONGEST && !name.is_empty() && name.chars().all(plain) {
+        return name.to_owned();
+    }
+    let lower = name.to_lowercase();
+    let kept = lower.chars().take(LONGEST - 9).map(|c| if plain(c) { c } else { '_' });
+    // FNV-1a: stable over versions of everything.
+    let hash =
+        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{}_{hash:08x}", kept.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slot_names_are_valid_and_distinct() {
+        assert_eq!(slug("shop_2"), "shop_2");
+        assert_eq!(slug(&"a".repeat(54)), "a".repeat(54));
+        for name in ["Shop", "shop-eu", "läden", "", &"a".repeat(55)] {
+            let slug = slug(name);
+            assert!(
+                slug.len() <= 54
+                    && slug.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_'),
+                "{slug}"
+            );
+        }
+        assert_ne!(slug("shop-eu"), slug("shop.eu"));
+    }
+}

@@ -1,0 +1,320 @@
+//! The stream of a replication slot.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use lakeward_change::Lsn;
+use pgwire_replication::{ReplicationClient, ReplicationEvent, ReplicationMetrics};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    Boundary, CdcError, ChangeStream, Chunk,
+    assembler::Assembler,
+    connection::STATUS_INTERVAL,
+    protocol::{Begin, Message, POSTGRES_EPOCH_MICROS},
+};
+
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Changes of one Postgres database, read from its replication slot.
+pub struct PostgresStream {
+    client: ReplicationClient,
+    metrics: Arc<ReplicationMetrics>,
+    /// Events taken from the client.
+    received: u64,
+    /// An event taken and not yet looked at.
+    next_event: Option<ReplicationEvent>,
+    assembler: Assembler,
+    cursor: Cursor,
+    confirmed: Lsn,
+    max_rows: usize,
+    max_bytes: usize,
+    state: State,
+}
+
+enum State {
+    Running,
+    /// Fails once what precedes the failure is delivered.
+    Failing(CdcError),
+    Ended,
+}
+
+/// How far the stream has come, and how far it may go.
+#[derive(Debug)]
+struct Cursor {
+    /// Everything that committed before it has been taken in.
+    end: Lsn,
+    /// The end of the last closed chunk.
+    reported: Lsn,
+    /// Final LSN of the newest transaction taken in.
+    last_commit: Lsn,
+    bound: Option<Lsn>,
+    /// A transaction at or beyond the bound waits in `next_event`.
+    blocked: bool,
+    bound_reported: bool,
+}
+
+impl Cursor {
+    fn new(from: Lsn) -> Self {
+        Self {
+            end: from,
+            reported: from,
+            last_commit: Lsn(0),
+            bound: None,
+            blocked: false,
+            bound_reported: false,
+        }
+    }
+
+    fn set_bound(&mut self, bound: Option<Lsn>) {
+        self.bound = bound;
+        self.blocked = false;
+        self.bound_reported = false;
+    }
+
+    /// Whether a transaction may be taken in.
+    fn admits(&mut self, final_lsn: Lsn) -> bool {
+        self.blocked = self.bound.is_some_and(|bound| final_lsn >= bound);
+        if !self.blocked {
+            self.last_commit = final_lsn;
+        }
+        !self.blocked
+    }
+
+    fn advance(&mut self, end: Lsn) {
+        self.end = self.end.max(end);
+    }
+
+    /// The end to report, if there is one to report: outside a transaction, with or without rows.
+    fn report(&mut self, rows: bool) -> Option<Lsn> {
+        let end = match self.bound {
+            Some(_) if self.bound_reported => return None,
+            Some(bound) if self.blocked || self.end >= bound => {
+                self.bound_reported = true;
+                // Too late for the bound if something beyond it had been delivered already.
+                if self.last_commit >= bound { self.end } else { bound }
+            }
+            _ if rows || self.end > self.reported => self.end,
+            _ => return None,
+        };
+        self.reported = self.reported.max(end);
+        Some(end)
+    }
+}
+
+impl PostgresStream {
+    /// `client` streams from `from` on.
+    pub(crate) fn new(
+        client: ReplicationClient,
+        from: Lsn,
+        assembler: Assembler,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Self {
+        Self {
+            metrics: client.metrics(),
+            client,
+            received: 0,
+            next_event: None,
+            assembler,
+            cursor: Cursor::new(from),
+            confirmed: from,
+            max_rows,
+            max_bytes,
+            state: State::Running,
+        }
+    }
+
+    /// How many values their types could not hold (NaN in a numeric, infinite times) and are null, so far.
+    pub fn nulled(&self) -> u64 {
+        self.assembler.nulled()
+    }
+
+    /// Tells Postgres the last confirmed position and ends the session; the slot is free soon afterwards.
+    pub async fn close(mut self) {
+        let confirmed = self.confirmed;
+        let told = async {
+            while self.metrics.last_applied_lsn().as_u64() < confirmed.0 && self.client.is_running() {
+                sleep(PAUSE).await;
+            }
+        };
+        // Both are courtesies: the position is told again at the next start, and the server ends a broken session.
+        let _ = timeout(2 * STATUS_INTERVAL, told).await;
+        let _ = self.client.shutdown().await;
+    }
+
+    /// Takes the next event from the connection; returns at once if one is at hand.
+    async fn receive(&mut self) -> Result<(), CdcError> {
+        // No await between taking the event and keeping it: a dropped future loses nothing.
+        match self.client.recv().await {
+            Ok(Some(event)) => {
+                self.received += 1;
+                self.next_event = Some(event);
+                Ok(())
+            }
+            Ok(None) => Err(CdcError::Ended),
+            Err(source) => Err(CdcError::Replication { action: "stream changes".into(), source }),
+        }
+    }
+
+    fn at_hand(&self) -> bool {
+        self.metrics.events_forwarded() > self.received
+    }
+
+    fn is_full(&self) -> bool {
+        self.assembler.rows() >= self.max_rows || self.assembler.bytes() >= self.max_bytes
+    }
+
+    /// Takes the kept event in, unless the bound holds it back.
+    fn accept(&mut self) -> Result<(), CdcError> {
+        let Some(event) = self.next_event.take() else {
+            return Ok(());
+        };
+        match event {
+            ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => {
+                let final_lsn = Lsn(final_lsn.as_u64());
+                if !self.cursor.admits(final_lsn) {
+                    self.next_event = Some(event);
+                    return Ok(());
+                }
+                let committed_at = commit_time_micros.saturating_add(POSTGRES_EPOCH_MICROS);
+                self.assembler.accept(Message::Begin(Begin { final_lsn, committed_at, xid }), final_lsn)
+            }
+            ReplicationEvent::Commit { end_lsn, .. } => {
+                let end = Lsn(end_lsn.as_u64());
+                self.assembler.accept(Message::Commit { end }, end)?;
+                self.cursor.advance(end);
+                Ok(())
+            }
+            ReplicationEvent::XLogData { wal_start, data, .. } => {
+                self.assembler.accept(Message::decode(&data)?, Lsn(wal_start.as_u64()))
+            }
+            ReplicationEvent::KeepAlive { wal_end, .. } => {
+                if self.assembler.open_transaction().is_none() {
+                    self.cursor.advance(Lsn(wal_end.as_u64()));
+                }
+                Ok(())
+            }
+            ReplicationEvent::Message { .. } | ReplicationEvent::StoppedAt { .. } => Ok(()),
+        }
+    }
+
+    fn chunk(&mut self) -> Result<Option<Chunk>, CdcError> {
+        let rows = self.assembler.rows() > 0;
+        let boundary = match self.assembler.open_transaction() {
+            Some(_) if !rows => return Ok(None),
+            Some(commit) if self.assembler.is_inside_transaction() => Boundary::Open { commit },
+            _ => match self.cursor.report(rows) {
+                Some(end) => Boundary::Closed { end },
+                None => return Ok(None),
+            },
+        };
+        let (batches, committed_at) = self.assembler.take()?;
+        Ok(Some(Chunk { batches, boundary, committed_at }))
+    }
+
+    /// Takes in what is at hand, up to a full chunk.
+    async fn fill(&mut self) -> Result<(), CdcError> {
+        while !self.is_full() {
+            if self.next_event.is_none() {
+                if !self.at_hand() {
+                    return Ok(());
+                }
+                self.receive().await?;
+            }
+            self.accept()?;
+            if self.cursor.blocked {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self) -> Result<Chunk, CdcError> {
+        loop {
+            self.fill().await?;
+            if (self.assembler.open_transaction().is_none() || self.is_full())
+                && let Some(chunk) = self.chunk()?
+            {
+                return Ok(chunk);
+            }
+            if self.cursor.bound_reported {
+                pending::<()>().await;
+            }
+            self.receive().await?;
+        }
+    }
+}
+
+#[async_trait]
+impl ChangeStream for PostgresStream {
+    async fn next(&mut self) -> Result<Chunk, CdcError> {
+        if matches!(self.state, State::Running) {
+            match self.step().await {
+                Ok(chunk) => return Ok(chunk),
+                Err(error) => self.state = State::Failing(error),
+            }
+            // What came before a changed definition is whole and would otherwise never arrive.
+            if matches!(self.state, State::Failing(CdcError::SchemaChanged { .. }))
+                && let Some(chunk) = self.chunk()?
+            {
+                return Ok(chunk);
+            }
+        }
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Failing(error) => Err(error),
+            State::Running | State::Ended => Err(CdcError::Ended),
+        }
+    }
+
+    fn stop_before(&mut self, lsn: Option<Lsn>) {
+        self.cursor.set_bound(lsn);
+    }
+
+    fn confirm(&mut self, durable: Lsn) {
+        self.confirmed = self.confirmed.max(durable);
+        self.client.update_applied_lsn(pgwire_replication::Lsn(durable.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_met_by_a_transaction_or_a_keepalive() {
+        let mut cursor = Cursor::new(Lsn(10));
+        assert_eq!(cursor.report(false), None);
+        cursor.set_bound(Some(Lsn(30)));
+        assert!(cursor.admits(Lsn(20)));
+        cursor.advance(Lsn(25));
+        assert_eq!(cursor.report(true), Some(Lsn(25)));
+        assert!(!cursor.admits(Lsn(30)));
+        assert_eq!((cursor.report(false), cursor.report(false)), (Some(Lsn(30)), None));
+
+        cursor.set_bound(Some(Lsn(40)));
+        assert!(cursor.admits(Lsn(30)));
+        cursor.advance(Lsn(35));
+        assert_eq!(cursor.report(true), Some(Lsn(35)));
+        cursor.advance(Lsn(50));
+        assert_eq!((cursor.report(false), cursor.report(false)), (Some(Lsn(40)), None));
+        cursor.set_bound(None);
+        assert_eq!((cursor.report(false), cursor.report(false)), (Some(Lsn(50)), None));
+    }
+
+    #[test]
+    fn a_bound_that_came_too_late_says_so() {
+        let mut cursor = Cursor::new(Lsn(10));
+        assert!(cursor.admits(Lsn(40)));
+        cursor.advance(Lsn(45));
+        assert_eq!(cursor.report(true), Some(Lsn(45)));
+        cursor.set_bound(Some(Lsn(30)));
+        assert_eq!(cursor.report(false), Some(Lsn(45)));
+        // Without a transaction beyond it, an earlier end is no obstacle.
+        let mut cursor = Cursor::new(Lsn(10));
+        cursor.advance(Lsn(45));
+        assert_eq!(cursor.report(false), Some(Lsn(45)));
+        cursor.set_bound(Some(Lsn(30)));
+        assert_eq!(cursor.report(false), Some(Lsn(30)));
+    }
+}

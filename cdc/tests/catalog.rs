@@ -1,0 +1,97 @@
+use lakeward_cdc::{CdcError, PostgresOptions, PostgresSource};
+use lakeward_change::{ColumnType, TableId};
+
+use crate::server::Database;
+
+#[tokio::test]
+async fn tables_come_with_types_and_keys_or_with_a_reason() {
+    let database = Database::create(
+        "CREATE SCHEMA shop; CREATE TABLE shop.orders(total numeric(12,2), id int8, wide numeric(40,2), PRIMARY KEY (id));
+         CREATE TABLE shop.tmp_x(id int PRIMARY KEY);
+         CREATE TABLE nokey(n int); CREATE UNLOGGED TABLE quick(id int PRIMARY KEY);
+         CREATE TABLE later(id int, PRIMARY KEY (id) DEFERRABLE);
+         CREATE TABLE nothing(id int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING;
+         CREATE TABLE \"Odd \"\"name\"(\"Key\" int PRIMARY KEY);",
+    )
+    .await;
+    let source = database.source().await;
+    assert!(source.system_id().len() > 10 && source.timeline() == 1);
+    let tables: Vec<_> = source.tables().iter().map(|table| table.id.to_string()).collect();
+    assert_eq!(tables, ["public.Odd \"name", "shop.orders", "shop.tmp_x"]);
+    let orders = &source.tables()[1];
+    assert_eq!(orders.key, [1]);
+    let types: Vec<_> = orders.columns.iter().map(|column| column.column_type).collect();
+    assert_eq!(types, [ColumnType::Numeric { precision: 12, scale: 2 }, ColumnType::Int8, ColumnType::Text]);
+    let skipped: Vec<_> =
+        source.skipped().iter().map(|(table, reason)| (table.name.as_str(), reason.as_str())).collect();
+    for (table, word) in
+        [("later", "deferrable"), ("nokey", "no usable key"), ("nothing", "NOTHING"), ("quick", "unlogged")]
+    {
+        assert!(skipped.iter().any(|(name, reason)| *name == table && reason.contains(word)), "{skipped:?}");
+    }
+    assert_eq!(skipped.len(), 4);
+    source.prepare().await.expect("names are quoted");
+    // No statement of the shop fails because of us.
+    database
+        .run(
+            "INSERT INTO nokey VALUES (1); UPDATE nokey SET n = 2; INSERT INTO nothing VALUES (1); DELETE FROM nothing;
+             INSERT INTO later VALUES (1); UPDATE later SET id = 2; UPDATE \"Odd \"\"name\" SET \"Key\" = 1;",
+        )
+        .await;
+
+    let options = PostgresOptions {
+        include: vec!["shop.*".into()],
+        exclude: vec!["tmp_*".into()],
+        ..PostgresOptions::new(&database.url)
+    };
+    let source = PostgresSource::open(options).await.expect("a source");
+    assert_eq!(
+        source.tables().iter().map(|table| table.id.clone()).collect::<Vec<_>>(),
+        [TableId::new("shop", "orders")]
+    );
+    assert!(source.skipped().is_empty());
+}
+
+#[tokio::test]
+async fn an_unfit_publication_is_refused() {
+    let database = Database::create("CREATE TABLE t(id int PRIMARY KEY, n int);").await;
+    let open = async |name: &str| {
+        let options =
+            PostgresOptions { publication: Some(name.into()), ..PostgresOptions::new(&database.url) };
+        PostgresSource::open(options).await
+    };
+    database
+        .run(
+            "CREATE PUBLICATION inserts FOR TABLE t WITH (publish = 'insert');
+             CREATE PUBLICATION part FOR TABLE t WHERE (id > 5);
+             CREATE PUBLICATION slim FOR TABLE t (id);",
+        )
+        .await;
+    assert!(matches!(open("inserts").await, Err(CdcError::Publication { .. })));
+    assert!(matches!(open("part").await, Err(CdcError::Publication { .. })));
+    let slim = open("slim").await.expect("a column list is fine");
+    assert_eq!(slim.tables()[0].columns.len(), 1);
+    assert_eq!(slim.omitted_columns()[0].1, "n");
+}
+
+#[tokio::test]
+async fn an_empty_selection_is_an_error() {
+    let database = Database::create("CREATE TABLE nokey(n int);").await;
+    assert!(matches!(database.source().await.prepare().await, Err(CdcError::NoTables { skipped: 1 })));
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_not_shown() {
+    let database = Database::create("SELECT 1").await;
+    let (start, end) = database.url.split_once('@').expect("a password");
+    let user = start.rsplit_once(':').expect("a password").0;
+    let url = format!("{user}:wrongsecret@{end}");
+    let Err(error) = PostgresSource::open(PostgresOptions::new(&url)).await else { panic!("it let us in") };
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text += &cause.to_string();
+        source = cause.source();
+    }
+    assert!(!text.contains("wrongsecret"), "{text}");
+}

@@ -1,0 +1,11 @@
+//! Against a real server: the private Postgres.
+
+mod catalog;
+mod doctor;
+mod fingerprint;
+mod operations;
+mod order;
+mod server;
+mod snapshot;
+mod speed;
+mod stream;

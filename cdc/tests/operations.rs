@@ -1,0 +1,163 @@
+use lakeward_cdc::{Boundary, CdcError, ChangeStream};
+use lakeward_change::Op;
+
+use crate::server::{Database, changes};
+
+/// What happened, without positions.
+fn shape(rows: &[crate::server::Row]) -> Vec<(Op, &str, Option<&str>)> {
+    rows.iter().map(|row| (row.op, row.values.as_str(), row.old_key.as_deref())).collect()
+}
+
+#[tokio::test]
+async fn every_operation_arrives_in_order() {
+    let database = Database::create(
+        "CREATE TABLE t(id int PRIMARY KEY, note text); CREATE TABLE u(a int, b text, c int, PRIMARY KEY (b, a));",
+    )
+    .await;
+    let (_, mut stream) = database.capture().await;
+    database
+        .run_each(&[
+            "INSERT INTO t VALUES (1, 'one'), (2, 'two'), (3, NULL);
+             INSERT INTO u VALUES (1, 'x', 10);
+             UPDATE t SET note = 'ONE' WHERE id = 1;
+             UPDATE t SET id = 20 WHERE id = 2;
+             UPDATE u SET b = 'y' WHERE a = 1;
+             DELETE FROM t WHERE id = 3;",
+            "TRUNCATE t, u",
+            "INSERT INTO t VALUES (4, 'é\t\\')",
+        ])
+        .await;
+    let rows = changes(&database, &mut stream).await;
+    assert_eq!(
+        shape(&rows),
+        [
+            (Op::Insert, "1|one", None),
+            (Op::Insert, "2|two", None),
+            (Op::Insert, "3|∅", None),
+            (Op::Insert, "1|x|10", None),
+            (Op::Update, "1|ONE", None),
+            (Op::Update, "20|two", Some("2")),
+            (Op::Update, "1|y|10", Some("x|1")),
+            (Op::Delete, "3|∅", None),
+            (Op::Truncate, "∅|∅", None),
+            (Op::Truncate, "∅|∅|∅", None),
+            (Op::Insert, "4|é\t\\", None),
+        ]
+    );
+    let orders: Vec<_> = rows.iter().map(|row| row.order).collect();
+    assert_eq!(orders, [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 1]);
+    assert!(rows[7].commit < rows[8].commit && rows[9].commit < rows[10].commit);
+}
+
+#[tokio::test]
+async fn unchanged_long_values_are_unavailable_also_through_a_key_change() {
+    let database = Database::create(
+        "CREATE TABLE t(id int PRIMARY KEY, long text, n int); ALTER TABLE t ALTER long SET STORAGE EXTERNAL;
+         CREATE TABLE f(id int PRIMARY KEY, long text, n int); ALTER TABLE f ALTER long SET STORAGE EXTERNAL;
+         ALTER TABLE f REPLICA IDENTITY FULL;",
+    )
+    .await;
+    let (_, mut stream) = database.capture().await;
+    database
+        .run(
+            "INSERT INTO t SELECT 1, string_agg(md5(i::text), ''), 0 FROM generate_series(1, 500) i;
+             INSERT INTO f SELECT * FROM t;
+             UPDATE t SET n = 1;
+             UPDATE t SET id = 2;
+             UPDATE t SET long = 'short';
+             UPDATE f SET n = 1;
+             UPDATE f SET id = 2;
+             DELETE FROM f;",
+        )
+        .await;
+    let rows = changes(&database, &mut stream).await;
+    let long = rows[0].values.split('|').nth(1).expect("a value").to_owned();
+    assert_eq!(long.len(), 16_000);
+    let whole = |id: u32, n: u32| format!("{id}|{long}|{n}");
+    assert_eq!(
+        shape(&rows[1..]),
+        [
+            (Op::Insert, whole(1, 0).as_str(), None),
+            (Op::Update, "1|?|1", None),
+            (Op::Update, "2|?|1", Some("1")),
+            (Op::Update, "2|short|1", None),
+            (Op::Update, whole(1, 1).as_str(), None),
+            (Op::Update, whole(2, 1).as_str(), Some("1")),
+            (Op::Delete, "2|∅|∅", None),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_index_can_be_the_key() {
+    let database = Database::create(
+        "CREATE TABLE t(id int PRIMARY KEY, code text NOT NULL, n int); CREATE UNIQUE INDEX t_code ON t(code);
+         ALTER TABLE t REPLICA IDENTITY USING INDEX t_code;",
+    )
+    .await;
+    let (source, mut stream) = database.capture().await;
+    assert_eq!(source.tables()[0].key, [1]);
+    database
+        .run("INSERT INTO t VALUES (1, 'a', 0); UPDATE t SET id = 2; UPDATE t SET code = 'b'; DELETE FROM t;")
+        .await;
+    assert_eq!(
+        shape(&changes(&database, &mut stream).await),
+        [
+            (Op::Insert, "1|a|0", None),
+            (Op::Update, "2|a|0", None),
+            (Op::Update, "2|b|0", Some("a")),
+            (Op::Delete, "∅|b|∅", None),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn partitions_are_one_table() {
+    let database = Database::create(
+        "CREATE TABLE t(id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
+         CREATE TABLE t_low PARTITION OF t FOR VALUES FROM (0) TO (10);
+         CREATE TABLE t_high PARTITION OF t FOR VALUES FROM (10) TO (20);",
+    )
+    .await;
+    let (source, mut stream) = database.capture().await;
+    assert_eq!(source.tables().iter().map(|table| table.id.name.as_str()).collect::<Vec<_>>(), ["t"]);
+    database.run("INSERT INTO t VALUES (1, 'a'), (11, 'b'); UPDATE t SET id = 12 WHERE id = 1;").await;
+    assert_eq!(
+        shape(&changes(&database, &mut stream).await),
+        [
+            (Op::Insert, "1|a", None),
+            (Op::Insert, "11|b", None),
+            // To another partition: Postgres moves the row.
+            (Op::Delete, "1|∅", None),
+            (Op::Insert, "12|a", None),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_schema_change_stops_the_stream_after_what_preceded_it() {
+    let database = Database::create("CREATE TABLE t(id int PRIMARY KEY, note text);").await;
+    let (_, mut stream) = database.capture().await;
+    database
+        .run_each(&[
+            "INSERT INTO t VALUES (1, 'a')",
+            "ALTER TABLE t ADD COLUMN extra int",
+            "INSERT INTO t VALUES (2, 'b', 3)",
+        ])
+        .await;
+    let mut rows = 0;
+    let error = loop {
+        match stream.next().await {
+            Ok(chunk) => {
+                assert!(matches!(chunk.boundary, Boundary::Closed { .. }));
+                rows += chunk.num_rows();
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(rows, 1);
+    let CdcError::SchemaChanged { table, difference, .. } = &error else { panic!("{error}") };
+    assert_eq!((table.to_string().as_str(), difference.as_str()), ("public.t", "column extra was added"));
+    assert!(!error.is_retryable());
+    assert!(matches!(stream.next().await, Err(CdcError::Ended)));
+}

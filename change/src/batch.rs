@@ -1,0 +1,109 @@
+//! A batch of changes of one table, columnar.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{BooleanArray, Int64Array, RecordBatch, StructArray, TimestampMicrosecondArray},
+    datatypes::SchemaRef,
+};
+
+use crate::{Position, TableSchema};
+
+/// What happened to a row; the letters are Debezium's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Copied from a snapshot.
+    Read,
+    Insert,
+    Update,
+    Delete,
+    /// All rows that are older were removed; the row image is empty.
+    Truncate,
+}
+
+impl Op {
+    pub fn letter(self) -> &'static str {
+        match self {
+            Self::Read => "r",
+            Self::Insert => "c",
+            Self::Update => "u",
+            Self::Delete => "d",
+            Self::Truncate => "t",
+        }
+    }
+
+    pub fn from_letter(letter: &str) -> Option<Self> {
+        [Self::Read, Self::Insert, Self::Update, Self::Delete, Self::Truncate]
+            .into_iter()
+            .find(|op| op.letter() == letter)
+    }
+}
+
+/// Changes of one table in commit order: positions never fall from one row to the next.
+///
+/// All parts have one entry a change. Every row belongs to the same `epoch`.
+#[derive(Debug, Clone)]
+pub struct ChangeBatch {
+    pub table: Arc<TableSchema>,
+    pub epoch: i64,
+    pub ops: Vec<Op>,
+    /// Final LSN of the change's transaction ([`crate::Position::commit`]).
+    pub commits: Int64Array,
+    /// Ordinal in the transaction ([`crate::Position::order`]).
+    pub orders: Int64Array,
+    /// The change's own LSN: kept for people, never an order.
+    pub lsns: Int64Array,
+    /// Transaction ids.
+    pub xids: Int64Array,
+    /// Commit times, microseconds UTC.
+    pub committed_at: TimestampMicrosecondArray,
+    /// Row images in the schema [`TableSchema::arrow`]: the new row of inserts and updates, the key of deletes.
+    pub values: RecordBatch,
+    /// For updates that changed the key: the key before, in the schema [`TableSchema::key_arrow`]; null elsewhere.
+    /// `None` if no change of the batch did.
+    pub old_keys: Option<StructArray>,
+    /// For each column, where the source did not send the value because it is unchanged (TOAST): true = unavailable,
+    /// and `values` holds null there. `None` for columns that are whole.
+    pub unavailable: Vec<Option<BooleanArray>>,
+}
+
+impl ChangeBatch {
+    pub fn num_rows(&self) -> usize {
+        self.ops.len()
+    }
+
+    pub fn schema(&self) -> SchemaRef {
+        self.values.schema()
+    }
+
+    /// The place of a change in the order of commits.
+    pub fn position(&self, row: usize) -> Position {
+        Position { epoch: self.epoch, commit: self.commits.value(row), order: self.orders.value(row) }
+    }
+
+    /// The place of the last change; `None` if there is none.
+    pub fn last_position(&self) -> Option<Position> {
+        self.num_rows().checked_sub(1).map(|row| self.position(row))
+    }
+
+    /// Some of the changes in a row, without a copy of their values.
+    pub fn slice(&self, offset: usize, length: usize) -> Self {
+        Self {
+            table: Arc::clone(&self.table),
+            epoch: self.epoch,
+            ops: self.ops[offset..offset + length].to_vec(),
+            commits: self.commits.slice(offset, length),
+            orders: self.orders.slice(offset, length),
+            lsns: self.lsns.slice(offset, length),
+            xids: self.xids.slice(offset, length),
+            committed_at: self.committed_at.slice(offset, length),
+            values: self.values.slice(offset, length),
+            old_keys: self.old_keys.as_ref().map(|keys| keys.slice(offset, length)),
+            unavailable: self
+                .unavailable
+                .iter()
+                .map(|mask| mask.as_ref().map(|mask| mask.slice(offset, length)))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The vocabulary of change data capture: what changed, in which order, and what remains of it.
+//!
+//! Plain values and pure functions over Arrow arrays; nothing here does I/O. A [`ChangeBatch`] is columnar from the
+//! decoder on. Order is commit order, carried by [`Position`].
+
+mod batch;
+mod fold;
+mod position;
+mod schema;
+
+pub use batch::{ChangeBatch, Op};
+pub use fold::{FoldError, Folded, Segment, after, fold, split_at_truncates};
+pub use position::{Lsn, Position};
+pub use schema::{Column, ColumnType, TableId, TableSchema};

@@ -1,0 +1,108 @@
+//! Tables and columns as the source declares them, and the Arrow types they become.
+
+use std::{fmt, sync::Arc};
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use serde::{Deserialize, Serialize};
+
+/// A table's name in its source.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TableId {
+    pub schema: String,
+    pub name: String,
+}
+
+impl TableId {
+    pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { schema: schema.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// What a column holds. Whatever has no type of its own lands as text, in the source's own output format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColumnType {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Float4,
+    Float8,
+    /// An exact decimal of at most 38 digits; a wider one, or one without declared scale, is [`Self::Text`].
+    Numeric {
+        precision: u8,
+        scale: i8,
+    },
+    Text,
+    Uuid,
+    Json,
+    Bytes,
+    Date,
+    /// Microseconds since the epoch, UTC; a timestamp without time zone is read as UTC.
+    Timestamp {
+        zoned: bool,
+    },
+}
+
+impl ColumnType {
+    pub fn arrow(self) -> DataType {
+        match self {
+            Self::Bool => DataType::Boolean,
+            Self::Int2 => DataType::Int16,
+            Self::Int4 => DataType::Int32,
+            Self::Int8 => DataType::Int64,
+            Self::Float4 => DataType::Float32,
+            Self::Float8 => DataType::Float64,
+            Self::Numeric { precision, scale } => DataType::Decimal128(precision, scale),
+            Self::Text | Self::Uuid | Self::Json => DataType::Utf8,
+            Self::Bytes => DataType::Binary,
+            Self::Date => DataType::Date32,
+            Self::Timestamp { .. } => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    pub name: String,
+    pub column_type: ColumnType,
+    /// The type's name in the source, for people and for comparing definitions.
+    pub source_type: String,
+}
+
+/// A captured table: its columns in the source's order and which of them are its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableSchema {
+    pub id: TableId,
+    pub columns: Vec<Column>,
+    /// Indexes into `columns` of the key's columns, in the key's order; never empty.
+    pub key: Vec<usize>,
+}
+
+impl TableSchema {
+    /// The Arrow schema of a row image: every column nullable, since deletes carry keys only.
+    pub fn arrow(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.columns.iter().map(Column::field).collect::<Vec<_>>()))
+    }
+
+    /// The Arrow schema of the key's columns alone, in the key's order.
+    pub fn key_arrow(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.key.iter().map(|&i| self.columns[i].field()).collect::<Vec<_>>()))
+    }
+
+    pub fn key_names(&self) -> impl Iterator<Item = &str> {
+        self.key.iter().map(|&i| self.columns[i].name.as_str())
+    }
+}
+
+impl Column {
+    fn field(&self) -> Field {
+        Field::new(&self.name, self.column_type.arrow(), true)
+    }
+}

@@ -1,0 +1,167 @@
+//! The online store: what serving reads, live.
+
+mod contribution;
+mod load;
+mod memory;
+mod mirror;
+mod read;
+mod rows;
+
+use std::collections::BTreeMap;
+
+use lakeward_change::{Lsn, Position};
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+use crate::{Activity, Money, Rfm};
+
+pub use memory::MemoryStore;
+
+/// Reads of the newest state of the shop. All times are microseconds UTC.
+///
+/// An `as_of` sees orders placed by then that were neither cancelled nor returned by then, as the SQL views do.
+pub trait OnlineStore: Send + Sync {
+    fn status(&self) -> StoreStatus;
+
+    /// `None` if there is neither a row of this customer nor an order.
+    fn customer(&self, user_id: i64, as_of: i64) -> Option<Customer>;
+
+    /// What a customer bought in kept orders, looked at or put in a cart: newest purchase first, then by product.
+    fn history(&self, user_id: i64, as_of: i64) -> Vec<ItemHistory>;
+
+    /// A customer's newest orders of any status, newest first.
+    fn orders(&self, user_id: i64, limit: usize) -> Vec<OrderSummary>;
+
+    fn order(&self, order_id: i64) -> Option<OrderSummary>;
+
+    /// `None` if the customer has no kept order.
+    fn activity(&self, user_id: i64, as_of: i64) -> Option<Activity>;
+
+    fn product(&self, product_id: i64) -> Option<Product>;
+
+    /// The whole catalogue, by id.
+    fn products(&self) -> Vec<Product>;
+
+    /// The catalogue's categories, sorted.
+    fn categories(&self) -> Vec<String>;
+
+    /// The catalogue's most bought products with their number of kept orders, most first, then by id. With `since`,
+    /// only orders placed after it count (and each is looked at: for windows of weeks).
+    fn popular(&self, k: usize, category: Option<&str>, since: Option<i64>) -> Vec<(i64, u64)>;
+
+    /// Minutes that have orders, `from <= minute < to`, in order of time. Orders cancelled or returned since do not count.
+    fn revenue_minutes(&self, from: i64, to: i64) -> Vec<RevenueMinute>;
+
+    /// The newest orders of any status, newest first.
+    fn newest_orders(&self, n: usize) -> Vec<OrderSummary>;
+
+    /// Orders and revenue minutes as they change. A receiver that falls behind is told so and should read anew.
+    fn subscribe(&self) -> broadcast::Receiver<StoreEvent>;
+}
+
+/// How far a store is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StoreStatus {
+    /// Stream time: the greatest time seen in the shop's own rows (orders placed, paid, …, events). Under replay this
+    /// is the time to answer for.
+    pub as_of: Option<i64>,
+    /// The newest commit time seen since the store was loaded: the freshness of what is shown.
+    pub committed_at: Option<i64>,
+    /// The watermark that the store was loaded from.
+    pub watermark: Option<Lsn>,
+    /// The newest position of each table.
+    pub positions: BTreeMap<&'static str, Position>,
+    pub users: usize,
+    pub products: usize,
+    pub orders: usize,
+    pub order_items: usize,
+    /// Views and carts counted.
+    pub events: u64,
+    /// Changes that counted since the store was loaded.
+    pub changes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Customer {
+    pub user_id: i64,
+    pub name: Option<String>,
+    pub created_at: Option<i64>,
+    pub last_login: Option<i64>,
+    /// Orders of any status.
+    pub orders: u64,
+    /// Kept orders: RFM's frequency.
+    pub kept_orders: u64,
+    /// The kept orders' amounts.
+    pub monetary: Money,
+    /// Whole days since the newest kept order.
+    pub recency_days: Option<i64>,
+    /// Of the kept orders.
+    pub first_order_at: Option<i64>,
+    pub last_order_at: Option<i64>,
+    /// Scores of the live values, against fifths taken when the store was loaded or last refreshed.
+    pub rfm: Option<Rfm>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ItemHistory {
+    pub product_id: i64,
+    /// Kept orders that hold the product.
+    pub purchases: u64,
+    pub quantity: i64,
+    pub spend: Money,
+    pub first_at: Option<i64>,
+    pub last_at: Option<i64>,
+    pub views: u64,
+    pub carts: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OrderSummary {
+    pub order_id: i64,
+    pub user_id: Option<i64>,
+    pub status: String,
+    pub total_amount: Money,
+    pub created_at: i64,
+    /// Neither cancelled nor returned.
+    pub kept: bool,
+    /// By id.
+    pub items: Vec<OrderItem>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OrderItem {
+    pub order_item_id: i64,
+    pub product_id: i64,
+    pub quantity: i64,
+    pub price_per_unit: Money,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Product {
+    pub product_id: i64,
+    pub name: Option<String>,
+    pub category: Option<String>,
+    pub price: Option<Money>,
+    /// Kept orders that hold the product.
+    pub purchases: u64,
+    pub views: u64,
+    pub carts: u64,
+}
+
+/// The kept orders placed in one minute.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RevenueMinute {
+    /// The minute's start.
+    pub minute: i64,
+    pub revenue: Money,
+    pub orders: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StoreEvent {
+    /// An order was placed or changed.
+    Order(OrderSummary),
+    /// A minute's revenue changed.
+    Revenue(RevenueMinute),
+}

@@ -1,0 +1,255 @@
+//! The online store in memory.
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+use arrow::array::{Array, Int64Array, RecordBatch};
+use lakeward_change::{ChangeBatch, Lsn, Op, Position};
+use tokio::sync::broadcast;
+
+use crate::{
+    FeatureError, Result, ShopBatches, ShopNames, ShopTable,
+    rfm::Boundaries,
+    store::{
+        OnlineStore, RevenueMinute, StoreEvent,
+        mirror::{Mirror, Settled},
+        read,
+        rows::{self, Rows},
+    },
+};
+
+/// Events that a subscriber may be behind.
+const EVENT_BACKLOG: usize = 4096;
+
+/// The shop's rows in memory, loaded from the lake as of a watermark and kept current by the changes after it.
+///
+/// Every change counts once: each table has a position, and changes at or before it are skipped. So bronze beyond the
+/// watermark and the stream may overlap. Views and carts are counters: an inserted event counts, and neither its update
+/// nor its deletion takes it back.
+pub struct MemoryStore {
+    pub(super) state: RwLock<State>,
+    pub(super) events: broadcast::Sender<StoreEvent>,
+    pub(super) names: ShopNames,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) mirror: Mirror,
+    pub(super) boundaries: Option<Boundaries>,
+    /// By [`ShopTable`]; `None` until a change has come.
+    pub(super) positions: [Option<Position>; 5],
+    pub(super) committed_at: Option<i64>,
+    pub(super) watermark: Option<Lsn>,
+    pub(super) changes: u64,
+}
+
+/// A change batch of one of the shop's tables, ready to be applied.
+struct Changes<'a> {
+    table: ShopTable,
+    batch: &'a ChangeBatch,
+    rows: Rows,
+    old_keys: Option<Int64Array>,
+}
+
+impl MemoryStore {
+    /// A store of nothing, for a lake that has no watermark yet.
+    pub fn empty(names: ShopNames) -> Self {
+        let (events, _) = broadcast::channel(EVENT_BACKLOG);
+        Self { state: RwLock::default(), events, names }
+    }
+
+    /// From plain batches.
+    ///
+    /// # Errors
+    /// A table's columns or keys are missing or of a wrong type.
+    pub fn from_batches(batches: &ShopBatches) -> Result<Self> {
+        let mut state = State::default();
+        for table in ShopTable::ALL {
+            for batch in batches.table(table) {
+                state.load(table, batch)?;
+            }
+        }
+        Ok(Self::loaded(state, ShopNames::default()))
+    }
+
+    pub(super) fn loaded(mut state: State, names: ShopNames) -> Self {
+        state.mirror.settle();
+        let (events, _) = broadcast::channel(EVENT_BACKLOG);
+        let store = Self { state: RwLock::new(state), events, names };
+        if let Some(as_of) = store.status().as_of {
+            store.refresh_scores(as_of);
+        }
+        store
+    }
+
+    /// Applies a chunk of changes: readers see all of it or nothing. Changes of other tables and those at or before a
+    /// table's position are skipped. Returns the number of changes that counted.
+    ///
+    /// # Errors
+    /// Nothing is applied if a table's columns or keys are missing or of a wrong type, or if a table was copied anew
+    /// ([`FeatureError::NewEpoch`]): then load the store again.
+    pub fn apply(&self, batches: &[ChangeBatch]) -> Result<u64> {
+        let changes: Vec<_> = batches
+            .iter()
+            .filter_map(|batch| Some(Changes::of(self.names.table(&batch.table.id)?, batch)))
+            .collect::<Result<_>>()?;
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        for change in &changes {
+            if let Some(held) = state.positions[change.table as usize]
+                && change.batch.epoch > held.epoch
+            {
+                return Err(FeatureError::NewEpoch {
+                    table: change.table,
+                    held: held.epoch,
+                    found: change.batch.epoch,
+                });
+            }
+        }
+        let mut counted = 0;
+        for change in &changes {
+            counted += state.apply(change);
+        }
+        let settled = state.mirror.settle();
+        state.changes += counted;
+        let events =
+            if self.events.receiver_count() > 0 { describe(&state.mirror, settled) } else { Vec::new() };
+        drop(state);
+        for event in events {
+            // Fails only when the last subscriber has just left.
+            let _ = self.events.send(event);
+        }
+        Ok(counted)
+    }
+
+    /// Takes the fifths of recency, frequency and monetary value anew from all customers as of a moment. Between two
+    /// calls, customers are scored against the fifths of the first.
+    pub fn refresh_scores(&self, as_of: i64) {
+        let boundaries = read::boundaries(&self.read().mirror, as_of);
+        self.state.write().unwrap_or_else(PoisonError::into_inner).boundaries = boundaries;
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Base rows, which count whatever the position.
+    pub(super) fn load(&mut self, table: ShopTable, batch: &RecordBatch) -> Result<()> {
+        let rows = Rows::of(table, batch)?;
+        for row in 0..rows.len() {
+            rows.check_key(row)?;
+            self.mirror.put(table, &rows, row, rows.key(row), &|_| false);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, change: &Changes<'_>) -> u64 {
+        let Changes { table, batch, rows, .. } = change;
+        let mut counted = 0;
+        for row in 0..batch.num_rows() {
+            let position = Position {
+                epoch: batch.epoch,
+                commit: batch.commits.value(row),
+                order: batch.orders.value(row),
+            };
+            let held = &mut self.positions[*table as usize];
+            if held.is_some_and(|held| position <= held) {
+                continue;
+            }
+            *held = Some(position);
+            counted += 1;
+            if batch.committed_at.is_valid(row) {
+                self.committed_at = self.committed_at.max(Some(batch.committed_at.value(row)));
+            }
+            let unsent = |name: &'static str| change.is_unsent(name, row);
+            match batch.ops[row] {
+                Op::Read | Op::Insert => self.mirror.put(*table, rows, row, rows.key(row), &unsent),
+                Op::Update if *table == ShopTable::Events => {}
+                Op::Update => self.mirror.put(*table, rows, row, change.stored_key(row), &unsent),
+                Op::Delete => self.mirror.remove(*table, rows.key(row)),
+                Op::Truncate => self.mirror.truncate(*table),
+            }
+        }
+        counted
+    }
+}
+
+impl Mirror {
+    fn put(
+        &mut self,
+        table: ShopTable,
+        rows: &Rows,
+        row: usize,
+        stored: i64,
+        unsent: &dyn Fn(&'static str) -> bool,
+    ) {
+        let key = rows.key(row);
+        match table {
+            ShopTable::Users => self.put_user(key, &rows.user(row), stored, unsent),
+            ShopTable::Products => self.put_product(key, &rows.product(row), stored, unsent),
+            ShopTable::Orders => self.put_order(key, &rows.order(row), stored, unsent),
+            ShopTable::OrderItems => self.put_item(key, &rows.item(row), stored),
+            ShopTable::Events => self.count_event(&rows.event(row)),
+        }
+    }
+
+    fn remove(&mut self, table: ShopTable, key: i64) {
+        match table {
+            ShopTable::Users => self.remove_user(key),
+            ShopTable::Products => {
+                self.take_product(key);
+            }
+            ShopTable::Orders => self.remove_order(key),
+            ShopTable::OrderItems => self.remove_item(key),
+            ShopTable::Events => {}
+        }
+    }
+
+    fn truncate(&mut self, table: ShopTable) {
+        match table {
+            ShopTable::Users => self.users.clear(),
+            ShopTable::Products => self.truncate_products(),
+            ShopTable::Orders => self.truncate_orders(),
+            ShopTable::OrderItems => self.truncate_items(),
+            ShopTable::Events => self.truncate_events(),
+        }
+    }
+}
+
+impl<'a> Changes<'a> {
+    fn of(table: ShopTable, batch: &'a ChangeBatch) -> Result<Self> {
+        let rows = Rows::of(table, &batch.values)?;
+        for (row, op) in batch.ops.iter().enumerate() {
+            if *op != Op::Truncate {
+                rows.check_key(row)?;
+            }
+        }
+        let old_keys = match &batch.old_keys {
+            Some(keys) if table != ShopTable::Events => Some(rows::old_keys(table, keys)?),
+            _ => None,
+        };
+        Ok(Self { table, batch, rows, old_keys })
+    }
+
+    /// The key under which the row was held before the change.
+    fn stored_key(&self, row: usize) -> i64 {
+        let old = self.old_keys.as_ref().filter(|keys| keys.is_valid(row));
+        old.map_or_else(|| self.rows.key(row), |keys| keys.value(row))
+    }
+
+    fn is_unsent(&self, name: &str, row: usize) -> bool {
+        let column = self.batch.table.columns.iter().position(|column| column.name == name);
+        column
+            .and_then(|column| self.batch.unavailable.get(column)?.as_ref())
+            .is_some_and(|mask| mask.is_valid(row) && mask.value(row))
+    }
+}
+
+fn describe(mirror: &Mirror, settled: Settled) -> Vec<StoreEvent> {
+    let orders = settled.orders.into_iter().filter_map(|id| read::order(mirror, id)).map(StoreEvent::Order);
+    let minutes = settled.minutes.into_iter().map(|minute| {
+        let now = mirror.minutes.get(&minute).copied().unwrap_or_default();
+        StoreEvent::Revenue(RevenueMinute { minute, revenue: now.revenue, orders: now.orders })
+    });
+    orders.chain(minutes).collect()
+}

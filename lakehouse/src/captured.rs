@@ -1,0 +1,212 @@
+//! A captured table: bronze and silver of one source table, and their one writer.
+
+use std::sync::Arc;
+
+use backon::Retryable;
+use lakeward_change::{
+    ChangeBatch, Position, Segment, TableId, TableSchema, after, fold, split_at_truncates,
+};
+
+use crate::{
+    Lake, LakeError, Layer, WatermarkTable, bronze,
+    columns::{check_columns, check_same},
+    commit::{Work, backoff},
+    half::Half,
+    silver::{self, Upsert},
+    table::Table,
+};
+
+/// Where changes come from; its names are part of the transaction identifiers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceRef {
+    pub name: String,
+    /// The server's own identifier: a restored or another server is another source.
+    pub system_id: String,
+}
+
+/// The versions that a table's two halves have; -1 where there is no table yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableVersions {
+    pub bronze: i64,
+    pub silver: i64,
+}
+
+/// Bronze and silver of one source table. There must be one value of this for a table at a time, in one process.
+pub struct CapturedTable {
+    pub(crate) lake: Lake,
+    pub(crate) source: SourceRef,
+    pub(crate) schema: Arc<TableSchema>,
+    pub(crate) bronze: Half,
+    pub(crate) silver: Half,
+    /// A call failed or was dropped midway: what is durable must be read anew.
+    pub(crate) stale: bool,
+}
+
+impl CapturedTable {
+    /// Reads what there is of the table; creates nothing.
+    ///
+    /// # Errors
+    /// If the store fails, the columns cannot be those of a Delta table, or differ from those captured before.
+    pub async fn open(lake: &Lake, source: &SourceRef, schema: Arc<TableSchema>) -> Result<Self, LakeError> {
+        check_columns(&schema)?;
+        let half = async |layer| {
+            let path = lake.table_path(layer, &source.name, &schema.id);
+            Half::open(Table::open(lake, &path).await?, source).await
+        };
+        let (bronze, silver) = (half(Layer::Bronze).await?, half(Layer::Silver).await?);
+        for half in [&bronze, &silver] {
+            if let Some(stored) = half.table.captured_schema()? {
+                check_same(&half.table.path, &stored, &schema)?;
+            }
+        }
+        Ok(Self { lake: lake.clone(), source: source.clone(), schema, bronze, silver, stale: false })
+    }
+
+    pub fn id(&self) -> &TableId {
+        &self.schema.id
+    }
+
+    pub fn schema(&self) -> &Arc<TableSchema> {
+        &self.schema
+    }
+
+    /// The greatest epoch that either half has seen, also by a copy that died between them.
+    pub fn epoch(&self) -> Option<i64> {
+        self.bronze.epoch.max(self.silver.epoch)
+    }
+
+    /// How far the source is durable in both halves; `None` if there is no whole copy of this source.
+    pub fn durable(&self) -> Option<Position> {
+        let (bronze, silver) = (self.bronze.durable?, self.silver.durable?);
+        (bronze.epoch == silver.epoch).then(|| bronze.min(silver))
+    }
+
+    pub fn versions(&self) -> TableVersions {
+        TableVersions {
+            bronze: self.bronze.table.version().unwrap_or(-1),
+            silver: self.silver.table.version().unwrap_or(-1),
+        }
+    }
+
+    pub fn bronze_path(&self) -> &str {
+        &self.bronze.table.path
+    }
+
+    pub fn silver_path(&self) -> &str {
+        &self.silver.table.path
+    }
+
+    /// What a watermark says of the table as it is now.
+    pub fn watermark_entry(&self) -> WatermarkTable {
+        let versions = self.versions();
+        WatermarkTable {
+            epoch: self.epoch().unwrap_or_default(),
+            bronze_path: self.bronze.table.path.clone(),
+            bronze_version: versions.bronze,
+            silver_path: self.silver.table.path.clone(),
+            silver_version: versions.silver,
+            key: self.schema.key_names().map(str::to_owned).collect(),
+        }
+    }
+
+    /// Appends changes to bronze, then merges them into silver. Changes that are durable already are skipped, each
+    /// half by its own position, so a source may repeat itself from any point. `batches` are in position order;
+    /// `complete` says that no more changes of the last one's transaction will come; `ingested_at` (microseconds UTC)
+    /// is stored with the rows.
+    ///
+    /// # Errors
+    /// If there is no whole copy of the epoch, the changes are out of order, or the store fails for longer than some
+    /// retries take. The same changes may be flushed again.
+    pub async fn flush(
+        &mut self,
+        batches: &[ChangeBatch],
+        complete: bool,
+        ingested_at: i64,
+    ) -> Result<(), LakeError> {
+        self.refresh_if_stale().await?;
+        let Some(mut end) = self.check_order(batches)? else { return Ok(()) };
+        if complete {
+            end.order = i64::MAX;
+        }
+        self.stale = true;
+        self.append(batches, end, ingested_at).await?;
+        self.merge(batches, end).await?;
+        self.stale = false;
+        Ok(())
+    }
+
+    async fn append(&mut self, batches: &[ChangeBatch], end: Position, at: i64) -> Result<(), LakeError> {
+        let path = &self.bronze.table.path;
+        let fresh = after(batches, self.bronze.position()?);
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let rows = fresh
+            .iter()
+            .map(|changes| bronze::streamed(changes, at))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(LakeError::arrow(path))?;
+        let stage = || self.bronze.table.stage(&rows);
+        let files = stage.retry(backoff()).when(LakeError::is_retryable).await?;
+        self.bronze.commit(&self.source, &Work::Append(files), end).await
+    }
+
+    async fn merge(&mut self, batches: &[ChangeBatch], end: Position) -> Result<(), LakeError> {
+        let mut segments = split_at_truncates(&after(batches, self.silver.position()?));
+        // What lies before the last truncate leaves nothing behind.
+        if let Some(last) = segments.iter().rposition(|segment| matches!(segment, Segment::Truncate(_))) {
+            segments.drain(..last);
+        }
+        let last = segments.len().saturating_sub(1);
+        let session = self.lake.session();
+        for (index, segment) in segments.iter().enumerate() {
+            match segment {
+                Segment::Truncate(position) => {
+                    let at = if index == last { end } else { *position };
+                    self.silver.commit(&self.source, &Work::Replace(Vec::new()), at).await?;
+                }
+                Segment::Changes(changes) => {
+                    let mut folded = fold(changes)?;
+                    if folded.stored_keys.num_rows() > 0 {
+                        let stored = silver::stored(&self.silver.table, &session, &folded).await?;
+                        folded = folded.resolve(&stored)?;
+                    }
+                    let upsert = Upsert::new(&self.schema, &folded, &session)
+                        .map_err(LakeError::arrow(&self.silver.table.path))?;
+                    self.silver.commit(&self.source, &Work::Merge(&upsert), end).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The last change's position; `None` if there is none.
+    fn check_order(&self, batches: &[ChangeBatch]) -> Result<Option<Position>, LakeError> {
+        let mut last = None;
+        for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
+            let table = || self.schema.id.to_string();
+            let durable = self.durable().ok_or_else(|| LakeError::NotCopied { table: table() })?;
+            if batch.epoch != durable.epoch {
+                return Err(LakeError::Epoch { table: table(), epoch: durable.epoch, found: batch.epoch });
+            }
+            check_same(&table(), &batch.table, &self.schema)?;
+            let first = batch.position(0);
+            if last.is_some_and(|last| first <= last) {
+                return Err(LakeError::Order { table: table(), position: first });
+            }
+            last = batch.last_position();
+        }
+        Ok(last)
+    }
+
+    pub(crate) async fn refresh_if_stale(&mut self) -> Result<(), LakeError> {
+        if self.stale {
+            for half in [&mut self.bronze, &mut self.silver] {
+                half.table.reload().await?;
+                half.read_progress(&self.source).await?;
+            }
+            self.stale = false;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! The commit protocol.
+//!
+//! A commit is tried on exactly the loaded state, never rebased by the library. After ANY error the table is loaded
+//! anew and its transaction identifiers decide: a commit whose answer was lost has landed all the same, and the
+//! store's own retry can turn one's own success into "already exists".
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use deltalake::{
+    kernel::{
+        Action, Add, Transaction,
+        transaction::{CommitBuilder, CommitProperties, TableReference},
+    },
+    protocol::{DeltaOperation, SaveMode},
+    table::state::DeltaTableState,
+};
+
+use crate::{LakeError, silver::Upsert, table::Table};
+
+/// A transaction identifier's value before and after a commit.
+#[derive(Debug)]
+pub(crate) struct Txn {
+    pub(crate) app_id: String,
+    pub(crate) before: Option<i64>,
+    pub(crate) after: i64,
+}
+
+/// What a commit does.
+pub(crate) enum Work<'a> {
+    /// Adds files.
+    Append(Vec<Add>),
+    /// Removes every file, then adds some.
+    Replace(Vec<Add>),
+    /// Removes the files with this value of the partition column, then adds some.
+    ReplacePartition { column: &'a str, value: String, files: Vec<Add> },
+    /// Updates, inserts and deletes rows by key; nothing but the identifiers if no row changes.
+    Merge(&'a Upsert<'a>),
+}
+
+/// How a table stands to a commit that was tried.
+enum Outcome {
+    Landed,
+    NotLanded,
+    OtherWriter,
+}
+
+/// Commits the work together with the identifiers; `table` then holds the state with it.
+///
+/// # Errors
+/// [`LakeError::OtherWriter`] if the identifiers are neither what they were nor what this commit makes them; else the
+/// last error after some retries. Then the commit may yet have landed: load the table before the next one.
+pub(crate) async fn commit(table: &mut Table, work: &Work<'_>, txns: &[Txn]) -> Result<(), LakeError> {
+    let mut delays = backoff().build();
+    loop {
+        let error = match attempt(table, work, txns).await {
+            Ok(state) => {
+                table.state = Some(state);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        tracing::warn!(table = table.path, error = &error as &dyn std::error::Error, "a commit failed");
+        match outcome(table, txns).await {
+            Ok(Outcome::Landed) => return Ok(()),
+            Ok(Outcome::OtherWriter) => return Err(LakeError::OtherWriter { table: table.path.clone() }),
+            Ok(Outcome::NotLanded) => {}
+            // Unknown. The next attempt is safe: on a state that is no longer the newest it fails.
+            Err(error) => {
+                tracing::warn!(table = table.path, error = &error as &dyn std::error::Error, "a load failed");
+            }
+        }
+        match delays.next() {
+            Some(delay) => tokio::time::sleep(delay).await,
+            None => return Err(error),
+        }
+    }
+}
+
+/// The pauses between tries of whatever the store may refuse for a while.
+pub(crate) fn backoff() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(20))
+        .with_max_delay(Duration::from_secs(1))
+        .with_max_times(7)
+        .with_jitter()
+}
+
+async fn outcome(table: &mut Table, txns: &[Txn]) -> Result<Outcome, LakeError> {
+    table.reload().await?;
+    let (mut landed, mut untouched) = (true, true);
+    for txn in txns {
+        let now = table.txn(&txn.app_id).await?;
+        landed &= now == Some(txn.after);
+        untouched &= now == txn.before;
+    }
+    Ok(match (landed, untouched) {
+        (true, _) => Outcome::Landed,
+        (false, true) => Outcome::NotLanded,
+        (false, false) => Outcome::OtherWriter,
+    })
+}
+
+async fn attempt(table: &Table, work: &Work<'_>, txns: &[Txn]) -> Result<DeltaTableState, LakeError> {
+    let (actions, mode) = match work {
+        Work::Append(files) => (adds(files), SaveMode::Append),
+        Work::Replace(files) => (replaced(table, files, |_| true)?, SaveMode::Overwrite),
+        Work::ReplacePartition { column, value, files } => {
+            let same =
+                |partition: &Partition| partition.get(*column).is_some_and(|v| v.as_ref() == Some(value));
+            (replaced(table, files, same)?, SaveMode::Overwrite)
+        }
+        Work::Merge(upsert) => {
+            if let Some(state) = upsert.merge(table, properties(txns)).await? {
+                return Ok(state);
+            }
+            (Vec::new(), SaveMode::Append)
+        }
+    };
+    let state = table.loaded()?;
+    let partitions = state.metadata().partition_columns().to_vec();
+    let operation = DeltaOperation::Write {
+        mode,
+        partition_by: (!partitions.is_empty()).then_some(partitions),
+        predicate: None,
+    };
+    let committed = CommitBuilder::from(properties(txns))
+        .with_actions(actions)
+        .build(Some(state as &dyn TableReference), std::sync::Arc::clone(&table.log_store), operation)
+        .await
+        .map_err(LakeError::delta(&table.path, "committed to"))?;
+    Ok(committed.snapshot())
+}
+
+type Partition = std::collections::HashMap<String, Option<String>>;
+
+fn adds(files: &[Add]) -> Vec<Action> {
+    files.iter().cloned().map(Action::Add).collect()
+}
+
+fn replaced(
+    table: &Table,
+    files: &[Add],
+    old: impl Fn(&Partition) -> bool,
+) -> Result<Vec<Action>, LakeError> {
+    let log = table.snapshot()?.try_log_data().map_err(LakeError::delta(&table.path, "listed"))?;
+    let removed = log
+        .iter()
+        .filter(|file| old(&file.partition_values_map()))
+        .map(|file| Action::Remove(file.remove_action(true)));
+    Ok(removed.chain(adds(files)).collect())
+}
+
+fn properties(txns: &[Txn]) -> CommitProperties {
+    CommitProperties::default()
+        .with_max_retries(0)
+        .with_cleanup_expired_logs(Some(false))
+        .with_application_transactions(
+            txns.iter().map(|txn| Transaction::new(&txn.app_id, txn.after)).collect(),
+        )
+}

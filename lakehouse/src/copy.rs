@@ -1,0 +1,145 @@
+//! The copy of a source table, as a snapshot saw it.
+
+use std::pin::pin;
+
+use arrow::array::RecordBatch;
+use deltalake::datafile::writer::DeltaWriter;
+use futures::{Stream, TryStreamExt};
+use lakeward_change::{Lsn, Position};
+
+use crate::{
+    CapturedTable, LakeError, bronze,
+    commit::Work,
+    silver::{self, POSITION},
+    table::{Definition, Table, abandon},
+};
+
+/// Silver is copied on write, so its files are smaller: a flush rewrites those that hold a key it touches.
+const SILVER_FILE_BYTES: u64 = 32 << 20;
+const BRONZE_FILE_BYTES: u64 = 128 << 20;
+
+impl CapturedTable {
+    /// Copies the table: files are written beside what there is, then one commit a half puts them in its place (in
+    /// bronze: adds them) under the new epoch. `rows` are batches in [`TableSchema::arrow`] as the snapshot at
+    /// `snapshot` saw them at `taken_at` (microseconds UTC); `progress` hears how many have been written. Returns how
+    /// many there were.
+    ///
+    /// # Errors
+    /// If `epoch` is not greater than [`Self::epoch`], `rows` gives an error, or the store fails.
+    ///
+    /// [`TableSchema::arrow`]: lakeward_change::TableSchema::arrow
+    pub async fn copy<E>(
+        &mut self,
+        epoch: i64,
+        snapshot: Lsn,
+        taken_at: i64,
+        rows: impl Stream<Item = Result<RecordBatch, E>> + Send,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<u64, LakeError>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        self.refresh_if_stale().await?;
+        if let Some(seen) = self.epoch().filter(|seen| *seen >= epoch) {
+            return Err(LakeError::Epoch { table: self.schema.id.to_string(), epoch: seen, found: epoch });
+        }
+        self.stale = true;
+        self.create().await?;
+        let at = Position { epoch, commit: snapshot.as_i64(), order: 0 };
+        let mut bronze = Files::new(&self.bronze.table, bronze::schema(&self.schema))?;
+        let mut silver = Files::new(&self.silver.table, silver::schema(&self.schema))?;
+        let copied = async {
+            let mut copied = 0;
+            let mut rows = pin!(rows);
+            while let Some(batch) = rows.try_next().await.map_err(|error| self.rows_failed(error))? {
+                let arrow = LakeError::arrow(&self.silver.table.path);
+                let changes =
+                    bronze::copied(&self.schema, &batch, at, copied as i64, taken_at).map_err(&arrow)?;
+                let current = silver::copied(&self.schema, &batch, at).map_err(&arrow)?;
+                futures::try_join!(bronze.write(changes), silver.write(current))?;
+                copied += batch.num_rows() as u64;
+                progress(copied);
+            }
+            Ok(copied)
+        };
+        let copied = match copied.await {
+            Ok(copied) => copied,
+            Err(error) => {
+                bronze.abandon().await;
+                silver.abandon().await;
+                return Err(error);
+            }
+        };
+        let (changes, current) = (bronze.close().await?, silver.close().await?);
+        self.bronze.commit(&self.source, &Work::Append(changes), at).await?;
+        self.silver.commit(&self.source, &Work::Replace(current), at).await?;
+        self.stale = false;
+        Ok(copied)
+    }
+
+    fn rows_failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> LakeError {
+        LakeError::Rows { table: self.schema.id.to_string(), source: Box::new(error) }
+    }
+
+    async fn create(&mut self) -> Result<(), LakeError> {
+        let statistics = |added: &[&str]| {
+            self.schema.key_names().chain(added.iter().copied()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let bronze = Definition {
+            schema: bronze::schema(&self.schema),
+            partition: Some(bronze::INGEST_DATE),
+            statistics: Some(statistics(&[&POSITION[..], &["_committed_at"]].concat())),
+            target_file_bytes: BRONZE_FILE_BYTES,
+            captured: Some(&self.schema),
+        };
+        let silver = Definition {
+            schema: silver::schema(&self.schema),
+            partition: None,
+            statistics: Some(statistics(&POSITION)),
+            target_file_bytes: SILVER_FILE_BYTES,
+            captured: Some(&self.schema),
+        };
+        self.bronze.table.create(&bronze).await?;
+        self.silver.table.create(&silver).await
+    }
+}
+
+/// Files being written for a table.
+struct Files {
+    path: String,
+    /// Out only while a batch is written.
+    writer: Option<DeltaWriter>,
+}
+
+impl Files {
+    fn new(table: &Table, schema: arrow::datatypes::SchemaRef) -> Result<Self, LakeError> {
+        Ok(Self { path: table.path.clone(), writer: Some(table.writer(schema)?) })
+    }
+
+    /// Encodes in a task of its own, so that several tables' files are written on several cores.
+    async fn write(&mut self, batch: RecordBatch) -> Result<(), LakeError> {
+        let Some(mut writer) = self.writer.take() else { return Ok(()) };
+        let written = tokio::spawn(async move {
+            let result = writer.write(&batch).await;
+            (writer, result)
+        });
+        let (writer, result) = written
+            .await
+            .map_err(|error| LakeError::Rows { table: self.path.clone(), source: Box::new(error) })?;
+        self.writer = Some(writer);
+        result.map_err(LakeError::delta(&self.path, "written to"))
+    }
+
+    async fn close(self) -> Result<Vec<deltalake::kernel::Add>, LakeError> {
+        match self.writer {
+            Some(writer) => writer.close().await.map_err(LakeError::delta(&self.path, "written to")),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn abandon(self) {
+        if let Some(writer) = self.writer {
+            abandon(writer).await;
+        }
+    }
+}

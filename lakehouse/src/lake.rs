@@ -1,0 +1,163 @@
+//! The lake: a folder on an object store, and the Delta tables in it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use deltalake::{
+    datafusion::{
+        catalog::TableProvider,
+        prelude::{SessionConfig, SessionContext},
+    },
+    ensure_table_uri,
+    logstore::{LogStoreRef, StorageConfig, logstore_with, object_store_factories},
+};
+use lakeward_change::{TableId, TableSchema};
+use object_store::{ObjectStore, path::Path};
+use url::Url;
+
+use crate::{
+    LakeError, Layer,
+    layout::{slug, table_path},
+    table::Table,
+};
+
+/// A lake; cheap to clone.
+#[derive(Clone)]
+pub struct Lake {
+    root: Url,
+    store: Arc<dyn ObjectStore>,
+    names: Arc<BTreeMap<TableId, String>>,
+    session: SessionContext,
+}
+
+impl Lake {
+    /// Opens the lake at a folder, which is created if missing, or at a URL. `names` gives tables short names: what
+    /// has one lies at `{layer}/{short name}`.
+    ///
+    /// # Errors
+    /// If the URL has a scheme that no object store serves, or the folder cannot be made.
+    pub fn open(root: &str, names: BTreeMap<TableId, String>) -> Result<Self, LakeError> {
+        let refuse = |source: Option<Box<dyn std::error::Error + Send + Sync>>| LakeError::Root {
+            root: root.to_owned(),
+            source,
+        };
+        let url = ensure_table_uri(root).map_err(|error| refuse(Some(error.into())))?;
+        let scheme =
+            Url::parse(&format!("{}://", url.scheme())).map_err(|error| refuse(Some(error.into())))?;
+        let factory = object_store_factories().get(&scheme).map(|entry| Arc::clone(entry.value()));
+        let (store, _) = factory
+            .ok_or_else(|| refuse(None))?
+            .parse_url_opts(&url, &StorageConfig::default())
+            .map_err(|error| refuse(Some(error.into())))?;
+        Self::with_store(url, store, names)
+    }
+
+    /// Opens the lake at `root` on a given store, whose own root is the root of the URL's host (for `file:` URLs: of
+    /// the file system).
+    ///
+    /// # Errors
+    /// If the URL cannot be a base.
+    pub fn with_store(
+        mut root: Url,
+        store: Arc<dyn ObjectStore>,
+        names: BTreeMap<TableId, String>,
+    ) -> Result<Self, LakeError> {
+        if root.cannot_be_a_base() {
+            return Err(LakeError::Root { root: root.into(), source: None });
+        }
+        if !root.path().ends_with('/') {
+            root.set_path(&format!("{}/", root.path()));
+        }
+        Ok(Self { root, store, names: Arc::new(names), session: session() })
+    }
+
+    pub fn url(&self) -> &Url {
+        &self.root
+    }
+
+    /// The object store; its paths start at the root of the URL's host, see [`Self::path`].
+    pub fn store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.store)
+    }
+
+    /// The path in [`Self::store`] of what lies at `relative` in the lake.
+    ///
+    /// # Errors
+    /// If either path has parts that no object store takes.
+    pub fn path(&self, relative: &str) -> Result<Path, LakeError> {
+        let url = self.join(relative)?;
+        Path::from_url_path(url.path())
+            .map_err(|error| LakeError::Root { root: url.into(), source: Some(error.into()) })
+    }
+
+    /// A table's path relative to the lake.
+    pub fn table_path(&self, layer: Layer, source: &str, table: &TableId) -> String {
+        table_path(layer, source, table, self.names.get(table))
+    }
+
+    /// A table's URL.
+    ///
+    /// # Errors
+    /// Never for paths that [`Self::table_path`] gives.
+    pub fn table_url(&self, path: &str) -> Result<Url, LakeError> {
+        self.join(&format!("{path}/"))
+    }
+
+    /// A DataFusion session for the lake's tables. All sessions of a lake share one runtime.
+    pub fn session(&self) -> SessionContext {
+        self.session.clone()
+    }
+
+    /// A table at a version (`None`: the newest), for DataFusion.
+    ///
+    /// # Errors
+    /// If there is no such table or version, or the store fails.
+    pub async fn read(&self, path: &str, version: Option<i64>) -> Result<Arc<dyn TableProvider>, LakeError> {
+        let table = Table::open_at(self, path, version).await?;
+        table.provider(&self.session).await
+    }
+
+    /// The newest version of a table; `None` if there is no such table.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn version(&self, path: &str) -> Result<Option<i64>, LakeError> {
+        Ok(Table::open(self, path).await?.version())
+    }
+
+    /// The definition of a captured table as its copy recorded it; `None` if `path` is no captured table.
+    ///
+    /// # Errors
+    /// If the store fails or the record is damaged.
+    pub async fn captured_schema(&self, path: &str) -> Result<Option<TableSchema>, LakeError> {
+        Table::open(self, path).await?.captured_schema()
+    }
+
+    pub(crate) fn feature_path(name: &str) -> String {
+        format!("{}/{}", Layer::Features, slug(name))
+    }
+
+    pub(crate) fn log_store(&self, path: &str) -> Result<LogStoreRef, LakeError> {
+        logstore_with(self.store(), &self.table_url(path)?, StorageConfig::default())
+            .map_err(LakeError::delta(path, "opened"))
+    }
+
+    fn join(&self, relative: &str) -> Result<Url, LakeError> {
+        self.root
+            .join(relative)
+            .map_err(|error| LakeError::Root { root: relative.to_owned(), source: Some(error.into()) })
+    }
+}
+
+/// Names as they are written; plain string arrays instead of views, which the row images are made of.
+fn session() -> SessionContext {
+    let config = SessionConfig::new()
+        .set_bool("datafusion.sql_parser.enable_ident_normalization", false)
+        .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
+    SessionContext::new_with_config(config)
+}
+
+impl std::fmt::Debug for Lake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lake").field("root", &self.root.as_str()).finish_non_exhaustive()
+    }
+}

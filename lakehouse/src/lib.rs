@@ -1,0 +1,30 @@
+//! Delta tables of the lake: bronze and silver of every captured table, feature tables, watermarks.
+//!
+//! [`CapturedTable`] is the one writer of a source table's bronze and silver. Every commit carries, in the same atomic
+//! commit as its data, Delta transaction identifiers that say how far the source is durable in that table
+//! (Delta protocol, "Transaction Identifiers"); after any commit error they are read back and decide.
+
+mod bronze;
+mod captured;
+mod columns;
+mod commit;
+mod copy;
+mod error;
+mod features;
+mod fingerprint;
+mod half;
+mod lake;
+mod layout;
+mod registry;
+mod silver;
+mod table;
+mod watermark;
+
+pub use captured::{CapturedTable, SourceRef, TableVersions};
+pub use error::LakeError;
+pub use features::Written;
+pub use fingerprint::BucketSum;
+pub use lake::Lake;
+pub use layout::Layer;
+pub use registry::{Champion, Draft, Manifest, Registry, RegistryError};
+pub use watermark::{Watermark, WatermarkTable};

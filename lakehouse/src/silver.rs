@@ -1,0 +1,189 @@
+//! Silver: the current rows of a source table.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, Int64Array, RecordBatch},
+    compute::concat_batches,
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use deltalake::{
+    datafusion::{
+        common::{Column, TableReference},
+        logical_expr::{Expr, JoinType},
+        prelude::SessionContext,
+    },
+    kernel::transaction::CommitProperties,
+    operations::merge::MergeBuilder,
+    table::state::DeltaTableState,
+};
+use lakeward_change::{Folded, Position, TableSchema};
+
+use crate::{
+    LakeError,
+    table::{Table, writer_properties},
+};
+
+pub(crate) const EPOCH: &str = "_epoch";
+pub(crate) const COMMIT: &str = "_commit";
+pub(crate) const ORDER: &str = "_order";
+const DELETED: &str = "_deleted";
+/// The columns that carry a row's position, in the order in which they are compared.
+pub(crate) const POSITION: [&str; 3] = [EPOCH, COMMIT, ORDER];
+
+pub(crate) fn schema(table: &TableSchema) -> SchemaRef {
+    let fields = table.arrow().fields().iter().map(|field| field.as_ref().clone()).collect::<Vec<_>>();
+    Arc::new(Schema::new([fields, POSITION.map(position_field).to_vec()].concat()))
+}
+
+fn position_field(name: &str) -> Field {
+    Field::new(name, DataType::Int64, true)
+}
+
+/// Copied rows, all at the snapshot's position.
+pub(crate) fn copied(
+    table: &TableSchema,
+    rows: &RecordBatch,
+    at: Position,
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let constant = |value| Arc::new(Int64Array::from_value(value, rows.num_rows())) as ArrayRef;
+    let mut columns = rows.columns().to_vec();
+    columns.extend([constant(at.epoch), constant(at.commit), constant(at.order)]);
+    RecordBatch::try_new(schema(table), columns)
+}
+
+/// The last change of each key, to be merged into silver.
+pub(crate) struct Upsert<'a> {
+    table: &'a TableSchema,
+    session: &'a SessionContext,
+    source: RecordBatch,
+}
+
+impl<'a> Upsert<'a> {
+    pub(crate) fn new(
+        table: &'a TableSchema,
+        folded: &Folded,
+        session: &'a SessionContext,
+    ) -> Result<Self, arrow::error::ArrowError> {
+        let mut fields =
+            schema(table).fields().iter().map(|field| field.as_ref().clone()).collect::<Vec<_>>();
+        fields.push(Field::new(DELETED, DataType::Boolean, false));
+        let mut columns = folded.values.columns().to_vec();
+        columns.extend([
+            Arc::new(Int64Array::from_value(folded.epoch, folded.values.num_rows())) as ArrayRef,
+            Arc::new(folded.commits.clone()),
+            Arc::new(folded.orders.clone()),
+            Arc::new(folded.deleted.clone()),
+        ]);
+        let source = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+        Ok(Self { table, session, source })
+    }
+
+    /// Merges into the loaded state; `None` if nothing changed, and then nothing was committed.
+    pub(crate) async fn merge(
+        &self,
+        table: &Table,
+        properties: CommitProperties,
+    ) -> Result<Option<DeltaTableState>, LakeError> {
+        let columns: Vec<String> =
+            schema(self.table).fields().iter().map(|field| field.name().clone()).collect();
+        let source = self
+            .session
+            .read_batch(self.source.clone())
+            .map_err(LakeError::query(&table.path, "merged into"))?;
+        let set = || columns.iter().map(|name| (Column::new_unqualified(name), new(name)));
+        let failed = || LakeError::delta(&table.path, "merged into");
+        let before = table.version();
+        let (merged, metrics) = MergeBuilder::new(
+            Arc::clone(&table.log_store),
+            Some(table.snapshot()?.clone()),
+            self.same_key(),
+            source,
+        )
+        .with_source_alias(SOURCE)
+        .with_target_alias(TARGET)
+        .with_session_state(Arc::new(self.session.state()))
+        .with_writer_properties(writer_properties())
+        .with_commit_properties(properties)
+        .when_matched_delete(|delete| delete.predicate(new(DELETED).and(newer())))
+        .map_err(failed())?
+        .when_matched_update(|update| {
+            set().fold(update.predicate(newer()), |update, (column, value)| update.update(column, value))
+        })
+        .map_err(failed())?
+        .when_not_matched_insert(|insert| {
+            let live = insert.predicate(Expr::Not(Box::new(new(DELETED))));
+            set().fold(live, |insert, (column, value)| insert.set(column, value))
+        })
+        .map_err(failed())?
+        .await
+        .map_err(failed())?;
+        tracing::debug!(table = table.path, ?metrics, "merged");
+        let changed = merged.version().and_then(|version| i64::try_from(version).ok()) != before;
+        Ok(merged.state.filter(|_| changed))
+    }
+
+    fn same_key(&self) -> Expr {
+        all(self.table.key_names().map(|name| new(name).eq(old(name))))
+    }
+}
+
+const SOURCE: &str = "new";
+const TARGET: &str = "old";
+
+fn new(name: &str) -> Expr {
+    Expr::Column(Column::new(Some(TableReference::bare(SOURCE)), name))
+}
+
+fn old(name: &str) -> Expr {
+    Expr::Column(Column::new(Some(TableReference::bare(TARGET)), name))
+}
+
+/// The change lies after the stored row's last one.
+fn newer() -> Expr {
+    let [epoch, commit, order] = POSITION;
+    let same = |name| new(name).eq(old(name));
+    let later = |name| new(name).gt(old(name));
+    later(epoch).or(same(epoch).and(later(commit).or(same(commit).and(later(order)))))
+}
+
+fn all(terms: impl Iterator<Item = Expr>) -> Expr {
+    terms.reduce(Expr::and).unwrap_or_else(|| deltalake::datafusion::logical_expr::lit(true))
+}
+
+/// The stored rows that hold values which a run of changes kept: the key's columns and the unresolved ones.
+pub(crate) async fn stored(
+    table: &Table,
+    session: &SessionContext,
+    folded: &Folded,
+) -> Result<RecordBatch, LakeError> {
+    let failed = || LakeError::query(&table.path, "asked for unchanged values");
+    let definition = &folded.table;
+    let wanted_key = |index: usize| format!("_key_{index}");
+    let fields: Vec<Field> = definition
+        .key_arrow()
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(index, field)| field.as_ref().clone().with_name(wanted_key(index)))
+        .collect();
+    let keys = RecordBatch::try_new(Arc::new(Schema::new(fields)), folded.stored_keys.columns().to_vec())
+        .map_err(LakeError::arrow(&table.path))?;
+    let keys = session.read_batch(keys).map_err(failed())?;
+    let same_key = definition.key_names().enumerate().map(|(index, name)| {
+        Expr::Column(Column::new_unqualified(name))
+            .eq(Expr::Column(Column::new_unqualified(wanted_key(index))))
+    });
+    let columns: Vec<Expr> = (0..definition.columns.len())
+        .filter(|column| definition.key.contains(column) || folded.unresolved[*column].is_some())
+        .map(|column| Expr::Column(Column::new_unqualified(&definition.columns[column].name)))
+        .collect();
+    let rows = session
+        .read_table(table.provider(session).await?)
+        .and_then(|rows| rows.select(columns))
+        .and_then(|rows| rows.join_on(keys, JoinType::LeftSemi, same_key))
+        .map_err(failed())?;
+    let schema: SchemaRef = Arc::new(rows.schema().as_arrow().clone());
+    let batches = rows.collect().await.map_err(failed())?;
+    concat_batches(&schema, &batches).map_err(LakeError::arrow(&table.path))
+}

@@ -1,0 +1,203 @@
+//! One Delta table as last loaded: reading its state, staging files for it.
+
+use std::sync::Arc;
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use deltalake::{
+    DeltaTable,
+    datafile::writer::{DeltaWriter, WriterConfig},
+    datafusion::{catalog::TableProvider, prelude::SessionContext},
+    kernel::{Add, EagerSnapshot, StructType, engine::arrow_conversion::TryIntoKernel},
+    logstore::{LogStore, LogStoreRef},
+    operations::{create::CreateBuilder, get_num_idx_cols_and_stats_columns},
+    protocol::SaveMode,
+    table::{config::TablePropertiesExt, state::DeltaTableState},
+};
+use lakeward_change::TableSchema;
+use parquet::{basic::Compression, file::properties::WriterProperties};
+
+use crate::{Lake, LakeError};
+
+/// Rows of a Parquet row group: what a writer buffers and a reader skips.
+const ROW_GROUP_ROWS: usize = 128 * 1024;
+/// The table property that holds a captured table's definition.
+const DEFINITION: &str = "lakeward.definition";
+
+pub(crate) struct Table {
+    pub(crate) path: String,
+    pub(crate) log_store: LogStoreRef,
+    pub(crate) state: Option<DeltaTableState>,
+}
+
+/// How a table is made.
+pub(crate) struct Definition<'a> {
+    pub(crate) schema: SchemaRef,
+    pub(crate) partition: Option<&'a str>,
+    /// Columns that files are skipped by; the first ones if none are named.
+    pub(crate) statistics: Option<Vec<String>>,
+    pub(crate) target_file_bytes: u64,
+    pub(crate) captured: Option<&'a TableSchema>,
+}
+
+impl Table {
+    /// The newest state; none if there is no table yet.
+    pub(crate) async fn open(lake: &Lake, path: &str) -> Result<Self, LakeError> {
+        let mut table = Self { path: path.to_owned(), log_store: lake.log_store(path)?, state: None };
+        table.reload().await?;
+        Ok(table)
+    }
+
+    /// The state of a version; the newest if none is given.
+    pub(crate) async fn open_at(lake: &Lake, path: &str, version: Option<i64>) -> Result<Self, LakeError> {
+        let Some(version) = version else {
+            let table = Self::open(lake, path).await?;
+            table.loaded()?;
+            return Ok(table);
+        };
+        let log_store = lake.log_store(path)?;
+        let state = match u64::try_from(version) {
+            Ok(version) => DeltaTableState::try_new(&log_store, Some(version)).await,
+            Err(_) => return Err(LakeError::NoTable { table: path.to_owned() }),
+        };
+        let state = Some(state.map_err(LakeError::delta(path, "loaded"))?);
+        Ok(Self { path: path.to_owned(), log_store, state })
+    }
+
+    pub(crate) async fn reload(&mut self) -> Result<(), LakeError> {
+        let failed = || LakeError::delta(&self.path, "loaded");
+        self.state = if self.log_store.is_delta_table_location().await.map_err(failed())? {
+            Some(DeltaTableState::try_new(&self.log_store, None).await.map_err(failed())?)
+        } else {
+            None
+        };
+        Ok(())
+    }
+
+    pub(crate) fn loaded(&self) -> Result<&DeltaTableState, LakeError> {
+        self.state.as_ref().ok_or_else(|| LakeError::NoTable { table: self.path.clone() })
+    }
+
+    pub(crate) fn snapshot(&self) -> Result<&EagerSnapshot, LakeError> {
+        Ok(self.loaded()?.snapshot())
+    }
+
+    pub(crate) fn version(&self) -> Option<i64> {
+        self.state.as_ref().map(|state| i64::try_from(state.version()).unwrap_or(i64::MAX))
+    }
+
+    /// The value of a transaction identifier in the loaded state.
+    pub(crate) async fn txn(&self, app_id: &str) -> Result<Option<i64>, LakeError> {
+        let Some(state) = &self.state else { return Ok(None) };
+        state
+            .transaction_version(&self.log_store, app_id)
+            .await
+            .map_err(LakeError::delta(&self.path, "asked for its progress"))
+    }
+
+    /// Creates the table if it is missing.
+    pub(crate) async fn create(&mut self, definition: &Definition<'_>) -> Result<(), LakeError> {
+        if self.state.is_some() {
+            return Ok(());
+        }
+        let captured =
+            definition.captured.map(serde_json::to_string).transpose().map_err(|error| {
+                LakeError::Damaged { table: self.path.clone(), reason: error.to_string() }
+            })?;
+        let schema: StructType =
+            definition.schema.as_ref().try_into_kernel().map_err(LakeError::arrow(&self.path))?;
+        let properties = [
+            ("delta.checkpointInterval", Some("20".to_owned())),
+            ("delta.enableExpiredLogCleanup", Some("false".to_owned())),
+            ("delta.targetFileSize", Some(definition.target_file_bytes.to_string())),
+            ("delta.dataSkippingStatsColumns", definition.statistics.as_ref().map(|names| names.join(","))),
+            (DEFINITION, captured),
+        ];
+        let created = CreateBuilder::new()
+            .with_log_store(Arc::clone(&self.log_store))
+            .with_columns(schema.fields().cloned())
+            .with_partition_columns(definition.partition)
+            .with_raise_if_key_not_exists(false)
+            .with_configuration(properties.into_iter().filter(|(_, value)| value.is_some()))
+            .with_save_mode(SaveMode::Ignore)
+            .await;
+        // The answer may be lost though the table was made: what is there decides.
+        self.reload().await?;
+        match created {
+            Err(error) if self.state.is_none() => Err(LakeError::delta(&self.path, "created")(error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn captured_schema(&self) -> Result<Option<TableSchema>, LakeError> {
+        let Some(state) = &self.state else { return Ok(None) };
+        let Some(text) = state.metadata().configuration().get(DEFINITION) else { return Ok(None) };
+        serde_json::from_str(text).map(Some).map_err(|error| LakeError::Damaged {
+            table: self.path.clone(),
+            reason: format!("its property {DEFINITION}: {error}"),
+        })
+    }
+
+    pub(crate) async fn provider(
+        &self,
+        session: &SessionContext,
+    ) -> Result<Arc<dyn TableProvider>, LakeError> {
+        let provider = self
+            .delta()?
+            .table_provider()
+            .with_session(Arc::new(session.state()))
+            .build()
+            .await
+            .map_err(LakeError::query(&self.path, "read"))?;
+        Ok(Arc::new(provider))
+    }
+
+    pub(crate) fn delta(&self) -> Result<DeltaTable, LakeError> {
+        let mut table = DeltaTable::new(Arc::clone(&self.log_store));
+        table.state = Some(self.loaded()?.clone());
+        Ok(table)
+    }
+
+    /// A writer of files into the table's folder; they are part of the table once a commit adds them.
+    pub(crate) fn writer(&self, schema: SchemaRef) -> Result<DeltaWriter, LakeError> {
+        let state = self.loaded()?;
+        let properties = state.table_config();
+        let (indexed, statistics) = get_num_idx_cols_and_stats_columns(Some(properties), Default::default());
+        let config = WriterConfig::new(
+            schema,
+            state.metadata().partition_columns().to_vec(),
+            Some(writer_properties()),
+            Some(properties.target_file_size()),
+            Some(8 * 1024),
+            indexed,
+            statistics,
+        );
+        Ok(DeltaWriter::new(self.log_store.object_store(None), config))
+    }
+
+    /// Writes batches as files.
+    pub(crate) async fn stage(&self, batches: &[RecordBatch]) -> Result<Vec<Add>, LakeError> {
+        let Some(first) = batches.first() else { return Ok(Vec::new()) };
+        let mut writer = self.writer(first.schema())?;
+        for batch in batches {
+            if let Err(error) = writer.write(batch).await {
+                abandon(writer).await;
+                return Err(LakeError::delta(&self.path, "written to")(error));
+            }
+        }
+        writer.close().await.map_err(LakeError::delta(&self.path, "written to"))
+    }
+}
+
+/// Ends a writer whose files nobody wants; what it has written already is no part of the table.
+pub(crate) async fn abandon(writer: DeltaWriter) {
+    if let Err(error) = writer.abort().await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "an upload could not be cancelled");
+    }
+}
+
+pub(crate) fn writer_properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .build()
+}

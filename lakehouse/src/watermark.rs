@@ -1,0 +1,244 @@
+//! Watermarks: consistent cuts of a source. One row of `ops/watermarks` says up to where the source is durable and
+//! which version of each table holds exactly that.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
+    compute::concat_batches,
+    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit},
+};
+use deltalake::datafusion::{common::Column, logical_expr::Expr, prelude::lit};
+use lakeward_change::{ChangeBatch, Lsn, TableId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Lake, LakeError, Layer, bronze,
+    commit::{Txn, Work, commit},
+    silver::POSITION,
+    table::{Definition, Table},
+};
+
+/// A consistent cut: everything that committed before `lsn`, and nothing else, is in the tables at these versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watermark {
+    pub source: String,
+    pub system_id: String,
+    /// The server's timeline: another one means that it was restored or promoted.
+    pub timeline: u32,
+    pub epoch: i64,
+    pub lsn: Lsn,
+    /// The newest commit time in the cut, microseconds UTC.
+    pub stream_time: Option<i64>,
+    /// Why the cut was made.
+    pub reason: String,
+    #[serde(with = "entries")]
+    pub tables: BTreeMap<TableId, WatermarkTable>,
+}
+
+/// A captured table in a cut. Paths are relative to the lake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatermarkTable {
+    pub epoch: i64,
+    pub bronze_path: String,
+    pub bronze_version: i64,
+    pub silver_path: String,
+    pub silver_version: i64,
+    pub key: Vec<String>,
+}
+
+/// JSON has no map with such keys: a list takes its place.
+mod entries {
+    use std::collections::BTreeMap;
+
+    use lakeward_change::TableId;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::WatermarkTable;
+
+    #[derive(Serialize, Deserialize)]
+    struct Entry<I, T> {
+        #[serde(flatten)]
+        id: I,
+        #[serde(flatten)]
+        table: T,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        tables: &BTreeMap<TableId, WatermarkTable>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(tables.iter().map(|(id, table)| Entry { id, table }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<TableId, WatermarkTable>, D::Error> {
+        let entries = Vec::<Entry<TableId, WatermarkTable>>::deserialize(deserializer)?;
+        Ok(entries.into_iter().map(|Entry { id, table }| (id, table)).collect())
+    }
+}
+
+const SEQUENCE: &str = "sequence";
+const SOURCE: &str = "source";
+const FILE_BYTES: u64 = 32 << 20;
+
+fn path() -> String {
+    format!("{}/watermarks", Layer::Ops)
+}
+
+fn schema() -> SchemaRef {
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let field = |name: &str, data_type| Field::new(name, data_type, true);
+    Arc::new(Schema::new(vec![
+        field(SEQUENCE, DataType::Int64),
+        field("epoch", DataType::Int64),
+        field("lsn", DataType::Int64),
+        field("stream_time", time),
+        field("reason", DataType::Utf8),
+        field("watermark", DataType::Utf8),
+        field(SOURCE, DataType::Utf8),
+    ]))
+}
+
+fn row(watermark: &Watermark, sequence: i64) -> Result<RecordBatch, LakeError> {
+    let table = path();
+    let json = serde_json::to_string(watermark)
+        .map_err(|error| LakeError::Damaged { table: table.clone(), reason: error.to_string() })?;
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(vec![sequence])),
+        Arc::new(Int64Array::from(vec![watermark.epoch])),
+        Arc::new(Int64Array::from(vec![watermark.lsn.as_i64()])),
+        Arc::new(TimestampMicrosecondArray::from(vec![watermark.stream_time]).with_timezone("UTC")),
+        Arc::new(StringArray::from(vec![watermark.reason.as_str()])),
+        Arc::new(StringArray::from(vec![json])),
+        Arc::new(StringArray::from(vec![watermark.source.as_str()])),
+    ];
+    RecordBatch::try_new(schema(), columns).map_err(LakeError::arrow(&table))
+}
+
+impl Lake {
+    /// Appends a watermark; the newest one of its source from then on.
+    ///
+    /// # Errors
+    /// If another writer appends for the same source at the same time, or the store fails.
+    pub async fn append_watermark(&self, watermark: &Watermark) -> Result<(), LakeError> {
+        let mut table = Table::open(self, &path()).await?;
+        table
+            .create(&Definition {
+                schema: schema(),
+                partition: Some(SOURCE),
+                statistics: Some(vec![SEQUENCE.to_owned()]),
+                target_file_bytes: FILE_BYTES,
+                captured: None,
+            })
+            .await?;
+        let app_id = format!("watermarks/{}", watermark.source);
+        let before = table.txn(&app_id).await?;
+        let after = before.unwrap_or(0) + 1;
+        let files = table.stage(&[row(watermark, after)?]).await?;
+        commit(&mut table, &Work::Append(files), &[Txn { app_id, before, after }]).await
+    }
+
+    /// The newest watermark of a source; of all sources, the one with the newest stream time.
+    ///
+    /// # Errors
+    /// If the store fails or a row is damaged.
+    pub async fn latest_watermark(&self, source: Option<&str>) -> Result<Option<Watermark>, LakeError> {
+        let table = Table::open(self, &path()).await?;
+        if table.state.is_none() {
+            return Ok(None);
+        }
+        let mut newest: Option<Watermark> = None;
+        for (name, sequence) in newest_sequences(&table)? {
+            if source.is_some_and(|wanted| wanted != name) {
+                continue;
+            }
+            let watermark = self.watermark(&table, &name, sequence).await?;
+            if newest.as_ref().is_none_or(|other| watermark.stream_time > other.stream_time) {
+                newest = Some(watermark);
+            }
+        }
+        Ok(newest)
+    }
+
+    async fn watermark(&self, table: &Table, source: &str, sequence: i64) -> Result<Watermark, LakeError> {
+        let failed = || LakeError::query(&table.path, "read");
+        let session = self.session();
+        let column = |name: &str| Expr::Column(Column::new_unqualified(name));
+        let batches = session
+            .read_table(table.provider(&session).await?)
+            .and_then(|rows| {
+                rows.filter(column(SOURCE).eq(lit(source)).and(column(SEQUENCE).eq(lit(sequence))))
+            })
+            .and_then(|rows| rows.select(vec![column("watermark")]))
+            .map_err(failed())?
+            .collect()
+            .await
+            .map_err(failed())?;
+        let damaged = |reason: String| LakeError::Damaged { table: table.path.clone(), reason };
+        let text = batches
+            .iter()
+            .find(|batch| batch.num_rows() > 0)
+            .and_then(|batch| batch.column(0).as_string_opt::<i32>())
+            .ok_or_else(|| damaged("its statistics name a row that it lacks".to_owned()))?;
+        serde_json::from_str(text.value(0)).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// The changes of a table's bronze, at its newest version, that lie beyond the watermark, in position order.
+    ///
+    /// # Errors
+    /// If the watermark does not have the table, or the store fails.
+    pub async fn bronze_after(
+        &self,
+        watermark: &Watermark,
+        table: &TableId,
+    ) -> Result<Vec<ChangeBatch>, LakeError> {
+        let missing = || LakeError::NoTable { table: table.to_string() };
+        let entry = watermark.tables.get(table).ok_or_else(missing)?;
+        let bronze = Table::open(self, &entry.bronze_path).await?;
+        let definition = Arc::new(bronze.captured_schema()?.ok_or_else(missing)?);
+        let session = self.session();
+        let [epoch, commit, order] = POSITION.map(|name| Expr::Column(Column::new_unqualified(name)));
+        let lsn = lit(watermark.lsn.as_i64());
+        // A copy's rows lie before every streamed one, and are in the watermark whose snapshot they are.
+        let beyond =
+            commit.clone().gt(lsn.clone()).or(commit.clone().eq(lsn).and(order.clone().gt(lit(0_i64))));
+        let beyond = epoch.clone().gt(lit(entry.epoch)).or(epoch.clone().eq(lit(entry.epoch)).and(beyond));
+        let failed = || LakeError::query(&entry.bronze_path, "read");
+        let rows = session
+            .read_table(bronze.provider(&session).await?)
+            .and_then(|rows| rows.filter(beyond))
+            .and_then(|rows| {
+                rows.sort([epoch, commit, order].map(|column| column.sort(true, false)).to_vec())
+            })
+            .map_err(failed())?;
+        let schema: SchemaRef = Arc::new(rows.schema().as_arrow().clone());
+        let batches = rows.collect().await.map_err(failed())?;
+        let arrow = LakeError::arrow(&entry.bronze_path);
+        let rows = concat_batches(&schema, &batches).map_err(&arrow)?;
+        bronze::changes(&definition, &rows).map_err(&arrow)
+    }
+}
+
+/// The greatest sequence of each source, by the statistics of the table's files.
+fn newest_sequences(table: &Table) -> Result<BTreeMap<String, i64>, LakeError> {
+    let files = table.loaded()?.add_actions_table(true).map_err(LakeError::delta(&table.path, "listed"))?;
+    let damaged =
+        || LakeError::Damaged { table: table.path.clone(), reason: "a file without statistics".to_owned() };
+    let sources = files
+        .column_by_name("partition.source")
+        .and_then(|c| c.as_string_opt::<i32>())
+        .ok_or_else(damaged)?;
+    let sequences = files
+        .column_by_name("max.sequence")
+        .and_then(|c| c.as_primitive_opt::<Int64Type>())
+        .ok_or_else(damaged)?;
+    let mut newest = BTreeMap::new();
+    for (source, sequence) in sources.iter().zip(sequences) {
+        let (Some(source), Some(sequence)) = (source, sequence) else { return Err(damaged()) };
+        let known = newest.entry(source.to_owned()).or_insert(sequence);
+        *known = sequence.max(*known);
+    }
+    Ok(newest)
+}

@@ -1,0 +1,267 @@
+//! A naive model of a Postgres table, and the changes its log would hold.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, RecordBatch, StringArray,
+        StructArray, TimestampMicrosecondArray,
+    },
+    datatypes::{Decimal128Type, Int64Type, TimestampMicrosecondType},
+    error::ArrowError,
+};
+use futures::{Stream, stream};
+use lakeward_change::{ChangeBatch, Column, ColumnType, Lsn, Op, Position, TableId, TableSchema};
+use lakeward_lakehouse::{CapturedTable, Lake, LakeError, SourceRef};
+
+pub const EPOCH: i64 = 1;
+/// Where the log stands when the table is copied.
+pub const SNAPSHOT: i64 = 1000;
+/// 2026-03-01 00:00 UTC.
+pub const TAKEN_AT: i64 = 1_772_323_200_000_000;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Row {
+    /// Large: left out of updates that keep it.
+    pub notes: Option<String>,
+    pub price: Option<i128>,
+    pub at: Option<i64>,
+}
+
+pub fn row(notes: &str, price: i128) -> Row {
+    Row { notes: Some(notes.to_owned()), price: Some(price), at: Some(TAKEN_AT + price as i64) }
+}
+
+pub type Rows = BTreeMap<i64, Row>;
+
+/// A change as the log holds it.
+#[derive(Debug, Clone)]
+struct Logged {
+    position: Position,
+    op: Op,
+    id: Option<i64>,
+    old_id: Option<i64>,
+    row: Row,
+    kept_notes: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub rows: Rows,
+    epoch: i64,
+    commit: i64,
+    order: i64,
+    log: Vec<Logged>,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self { rows: Rows::new(), epoch: EPOCH, commit: SNAPSHOT, order: 0, log: Vec::new() }
+    }
+}
+
+impl Source {
+    pub fn with_rows(rows: impl IntoIterator<Item = (i64, Row)>) -> Self {
+        Self { rows: rows.into_iter().collect(), ..Self::default() }
+    }
+
+    /// What is logged from here on belongs to the next transaction.
+    pub fn commit(&mut self) {
+        self.commit += 10;
+        self.order = 0;
+    }
+
+    pub fn start_epoch(&mut self, epoch: i64) {
+        self.epoch = epoch;
+        self.commit();
+        self.log.clear();
+    }
+
+    fn log(&mut self, op: Op, id: Option<i64>, old_id: Option<i64>, row: Row, kept_notes: bool) {
+        self.order += 1;
+        let position = Position { epoch: self.epoch, commit: self.commit, order: self.order };
+        self.log.push(Logged { position, op, id, old_id, row, kept_notes });
+    }
+
+    pub fn insert(&mut self, id: i64, row: Row) {
+        if self.rows.contains_key(&id) {
+            return;
+        }
+        self.rows.insert(id, row.clone());
+        self.log(Op::Insert, Some(id), None, row, false);
+    }
+
+    /// Sets a row, under a new id if one is given and free; its notes stay and are not sent if `notes` is none.
+    pub fn update(&mut self, id: i64, new_id: Option<i64>, notes: Option<&str>, price: i128) {
+        let to = new_id.unwrap_or(id);
+        if to != id && self.rows.contains_key(&to) {
+            return;
+        }
+        let Some(mut row) = self.rows.remove(&id) else { return };
+        row.price = Some(price);
+        if let Some(notes) = notes {
+            row.notes = Some(notes.to_owned());
+        }
+        self.rows.insert(to, row.clone());
+        if notes.is_none() {
+            row.notes = None;
+        }
+        self.log(Op::Update, Some(to), (to != id).then_some(id), row, notes.is_none());
+    }
+
+    pub fn delete(&mut self, id: i64) {
+        if self.rows.remove(&id).is_some() {
+            self.log(Op::Delete, Some(id), None, Row::default(), false);
+        }
+    }
+
+    pub fn truncate(&mut self) {
+        self.rows.clear();
+        self.log(Op::Truncate, None, None, Row::default(), false);
+    }
+
+    pub fn changes(&self) -> usize {
+        self.log.len()
+    }
+
+    /// The log's changes in a range, in batches of some length.
+    pub fn batches(&self, range: std::ops::Range<usize>, length: usize) -> Vec<ChangeBatch> {
+        self.log[range].chunks(length).map(batch).collect()
+    }
+
+    /// All of the log as one batch.
+    pub fn all(&self) -> Vec<ChangeBatch> {
+        self.batches(0..self.log.len(), usize::MAX)
+    }
+
+    /// The rows as a copy reads them.
+    pub fn copy(
+        &self,
+        batch_rows: usize,
+    ) -> impl Stream<Item = Result<RecordBatch, ArrowError>> + Send + use<> {
+        let rows: Vec<Logged> = self
+            .rows
+            .iter()
+            .map(|(id, row)| Logged {
+                position: Position::default(),
+                op: Op::Read,
+                id: Some(*id),
+                old_id: None,
+                row: row.clone(),
+                kept_notes: false,
+            })
+            .collect();
+        let batches: Vec<_> = rows.chunks(batch_rows).map(|rows| Ok(batch(rows).values)).collect();
+        stream::iter(batches)
+    }
+}
+
+pub fn table() -> Arc<TableSchema> {
+    let column =
+        |name: &str, column_type| Column { name: name.into(), column_type, source_type: "any".into() };
+    Arc::new(TableSchema {
+        id: TableId::new("public", "products"),
+        columns: vec![
+            column("id", ColumnType::Int8),
+            column("Notes", ColumnType::Text),
+            column("price", ColumnType::Numeric { precision: 12, scale: 2 }),
+            column("at", ColumnType::Timestamp { zoned: true }),
+        ],
+        key: vec![0],
+    })
+}
+
+fn batch(log: &[Logged]) -> ChangeBatch {
+    let table = table();
+    let number = |pick: fn(&Logged) -> i64| log.iter().map(|l| Some(pick(l))).collect::<Int64Array>();
+    let times = |times: Vec<Option<i64>>| TimestampMicrosecondArray::from(times).with_timezone("UTC");
+    let prices: Decimal128Array = log.iter().map(|l| l.row.price).collect();
+    let values: Vec<ArrayRef> = vec![
+        Arc::new(log.iter().map(|l| l.id).collect::<Int64Array>()),
+        Arc::new(log.iter().map(|l| l.row.notes.clone()).collect::<StringArray>()),
+        Arc::new(prices.with_precision_and_scale(12, 2).unwrap()),
+        Arc::new(times(log.iter().map(|l| l.row.at).collect())),
+    ];
+    let old_keys = log.iter().any(|l| l.old_id.is_some()).then(|| {
+        let ids: Int64Array = log.iter().map(|l| l.old_id).collect();
+        let present: Vec<bool> = log.iter().map(|l| l.old_id.is_some()).collect();
+        StructArray::new(table.key_arrow().fields().clone(), vec![Arc::new(ids)], Some(present.into()))
+    });
+    let kept: BooleanArray = log.iter().map(|l| Some(l.kept_notes)).collect();
+    ChangeBatch {
+        epoch: log[0].position.epoch,
+        ops: log.iter().map(|l| l.op).collect(),
+        commits: number(|l| l.position.commit),
+        orders: number(|l| l.position.order),
+        lsns: number(|l| l.position.commit - 1),
+        xids: number(|l| l.position.commit * 7),
+        committed_at: times(log.iter().map(|l| Some(TAKEN_AT + l.position.commit)).collect()),
+        values: RecordBatch::try_new(table.arrow(), values).unwrap(),
+        old_keys,
+        unavailable: vec![None, (kept.true_count() > 0).then_some(kept), None, None],
+        table,
+    }
+}
+
+pub fn server() -> SourceRef {
+    SourceRef { name: "shop".into(), system_id: "7301".into() }
+}
+
+pub async fn open(lake: &Lake) -> CapturedTable {
+    CapturedTable::open(lake, &server(), table()).await.unwrap()
+}
+
+/// A table with the source's rows copied.
+pub async fn copied(lake: &Lake, source: &Source) -> CapturedTable {
+    let mut table = open(lake).await;
+    copy(&mut table, source).await.unwrap();
+    table
+}
+
+pub async fn copy(table: &mut CapturedTable, source: &Source) -> Result<u64, LakeError> {
+    table.copy(source.epoch, Lsn(source.commit as u64), TAKEN_AT, source.copy(3), &|_| {}).await
+}
+
+pub async fn flush(table: &mut CapturedTable, source: &Source) -> Result<(), LakeError> {
+    table.flush(&source.all(), true, TAKEN_AT + 5).await
+}
+
+pub async fn query(lake: &Lake, path: &str, version: Option<i64>, sql: &str) -> Vec<RecordBatch> {
+    let session = lake.session();
+    session.register_table("t", lake.read(path, version).await.unwrap()).unwrap();
+    let rows = session.sql(sql).await.unwrap().collect().await.unwrap();
+    session.deregister_table("t").unwrap();
+    rows
+}
+
+/// Silver at a version.
+pub async fn silver(lake: &Lake, table: &CapturedTable, version: Option<i64>) -> Rows {
+    let mut rows = Rows::new();
+    for batch in query(lake, table.silver_path(), version, "SELECT * FROM t").await {
+        let ids = batch.column(0).as_primitive::<Int64Type>();
+        let notes = batch.column(1).as_string::<i32>();
+        let prices = batch.column(2).as_primitive::<Decimal128Type>();
+        let times = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+        for i in 0..batch.num_rows() {
+            let row = Row {
+                notes: notes.is_valid(i).then(|| notes.value(i).to_owned()),
+                price: prices.is_valid(i).then(|| prices.value(i)),
+                at: times.is_valid(i).then(|| times.value(i)),
+            };
+            assert!(rows.insert(ids.value(i), row).is_none(), "a key comes twice");
+        }
+    }
+    rows
+}
+
+async fn number(lake: &Lake, path: &str, sql: &str) -> i64 {
+    query(lake, path, None, sql).await[0].column(0).as_primitive::<Int64Type>().value(0)
+}
+
+/// Bronze has this many rows, no position twice.
+pub async fn assert_bronze(lake: &Lake, table: &CapturedTable, rows: usize) {
+    let path = table.bronze_path();
+    assert_eq!(number(lake, path, "SELECT count(*) FROM t").await, rows as i64, "rows in bronze");
+    let positions = "SELECT count(*) FROM (SELECT DISTINCT _epoch, _commit, _order FROM t)";
+    assert_eq!(number(lake, path, positions).await, rows as i64, "positions in bronze");
+}

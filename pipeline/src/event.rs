@@ -1,0 +1,47 @@
+//! What the pipeline tells those who watch it.
+
+use std::sync::Arc;
+
+use lakeward_change::{Lsn, TableId};
+use lakeward_lakehouse::Watermark;
+
+/// A step of the pipeline, told as it happens.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A table is left out, with the reason.
+    Skipped {
+        table: TableId,
+        reason: String,
+    },
+    /// What was captured before no longer fits the source; all tables are copied anew.
+    Lost {
+        reason: String,
+    },
+    /// The copy of all tables within one snapshot begins.
+    CopyStarted {
+        tables: usize,
+        snapshot: Lsn,
+    },
+    CopyProgress {
+        table: TableId,
+        rows: u64,
+    },
+    CopyFinished {
+        table: TableId,
+        rows: u64,
+    },
+    /// Changes are read from here on.
+    Streaming {
+        from: Lsn,
+    },
+    /// Everything before the watermark's LSN is durable, and the source has been told so.
+    Committed(Arc<Watermark>),
+    /// The attempt failed with something that may pass; the next one begins after the delay.
+    Retrying {
+        reason: String,
+        seconds: f64,
+    },
+}
+
+/// Told of every [`Event`]; must return at once.
+pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;

@@ -1,0 +1,23 @@
+//! What joins a source to the lakehouse: lanes, the memory budget, cuts, flushes and acknowledgement.
+//!
+//! One task reads the source and routes its changes to lanes, a lane a table. A cut is a mark that goes through every
+//! lane at the same point of the stream, between two transactions; once all lanes are durable up to their marks, one
+//! row in `ops/watermarks` says so, and only then is the source told that it may forget.
+
+mod budget;
+mod copy;
+mod error;
+mod event;
+mod handle;
+mod ingest;
+mod lane;
+mod reconcile;
+mod request;
+mod start;
+mod streaming;
+
+pub use error::PipelineError;
+pub use event::{Event, Observer};
+pub use handle::{Handle, Subscription};
+pub use ingest::{Options, Pipeline};
+pub use reconcile::{Difference, DifferenceKind, ReconcileReport, TableReport, Waits, reconcile};

@@ -1,0 +1,131 @@
+//! Cuts asked for by other processes, through the control database.
+//!
+//! Who wants to compare the lake with the source at one exact point announces it; the pipeline stops reading between
+//! two transactions; the asker, who now knows that nothing passes it, takes a snapshot at S and names S; the pipeline
+//! reads on to exactly S, cuts there and answers with the watermark.
+
+use std::{sync::Arc, time::Duration};
+
+use lakeward_change::Lsn;
+use lakeward_lakehouse::Watermark;
+use lakeward_postgres::{Control, CutState};
+use tokio::time::Instant;
+
+use crate::PipelineError;
+
+/// Reading never stands still longer than this for someone's snapshot.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Requests {
+    control: Arc<Control>,
+    source: String,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Nothing,
+    /// Announced; reading stops at the next transaction's end.
+    Announced(i64),
+    /// Reading stands still, the asker knows.
+    Paused(i64, Instant),
+    /// Reading goes on to here.
+    Bound(i64, Lsn),
+    /// The cut at the bound is under way.
+    Cutting(i64, Lsn),
+}
+
+/// What the stream must do after a look at the requests.
+pub(crate) enum Request {
+    Nothing,
+    CutAt(Lsn),
+    Withdrawn,
+}
+
+impl Requests {
+    pub(crate) fn new(control: Arc<Control>, source: &str) -> Self {
+        Self { control, source: source.to_owned(), state: State::Nothing }
+    }
+
+    /// Whether reading must stand still; inside a transaction it goes on to its end.
+    pub(crate) fn hold_reading(&self, open: bool) -> bool {
+        !open && matches!(self.state, State::Announced(_) | State::Paused(..))
+    }
+
+    /// Where a cut is wanted, if it is not under way yet.
+    pub(crate) fn cut_at(&self) -> Option<Lsn> {
+        match self.state {
+            State::Bound(_, lsn) => Some(lsn),
+            _ => None,
+        }
+    }
+
+    /// A cut at `lsn` begins; if it is the one that was asked for, its watermark is the answer.
+    pub(crate) fn begin_cut(&mut self, at: Lsn) {
+        if let State::Bound(id, lsn) = self.state
+            && at >= lsn
+        {
+            self.state = State::Cutting(id, at);
+        }
+    }
+
+    /// Answers the request that this watermark fulfils; says whether there was one.
+    pub(crate) async fn answer(&mut self, watermark: &Watermark) -> Result<bool, PipelineError> {
+        let State::Cutting(id, lsn) = self.state else { return Ok(false) };
+        if watermark.lsn != lsn {
+            return Ok(false);
+        }
+        let answer = serde_json::to_value(watermark).map_err(|_| PipelineError::Stopped("the answer"))?;
+        self.control.finish_cut(id, &answer).await?;
+        self.state = State::Nothing;
+        Ok(true)
+    }
+
+    /// Looks at the control database; `routed` and `open` tell where the stream stands.
+    pub(crate) async fn poll(&mut self, routed: Lsn, open: bool) -> Result<Request, PipelineError> {
+        if matches!(self.state, State::Cutting(..)) {
+            return Ok(Request::Nothing);
+        }
+        let cuts = self.control.poll_open_cuts(&self.source).await?;
+        let current = match self.state {
+            State::Announced(id) | State::Paused(id, _) | State::Bound(id, _) | State::Cutting(id, _) => {
+                Some(id)
+            }
+            State::Nothing => None,
+        };
+        let Some(cut) = cuts.iter().find(|cut| current.is_none_or(|id| cut.id == id)) else {
+            let bound = matches!(self.state, State::Bound(..));
+            self.state = State::Nothing;
+            return Ok(if bound { Request::Withdrawn } else { Request::Nothing });
+        };
+        match (self.state, cut.at_lsn.map(Lsn)) {
+            (State::Bound(..), _) => Ok(Request::Nothing),
+            (_, Some(lsn)) if lsn < routed => {
+                let reason = format!("the stream stands at {routed} already, beyond {lsn}");
+                self.control.fail_cut(cut.id, &reason).await?;
+                self.state = State::Nothing;
+                Ok(Request::Nothing)
+            }
+            (_, Some(lsn)) => {
+                self.state = State::Bound(cut.id, lsn);
+                Ok(Request::CutAt(lsn))
+            }
+            (State::Paused(_, since), None) => {
+                if since.elapsed() > LONGEST_PAUSE {
+                    self.control.fail_cut(cut.id, "no snapshot was named in time").await?;
+                    self.state = State::Nothing;
+                }
+                Ok(Request::Nothing)
+            }
+            (_, None) if cut.state == CutState::Announced && !open => {
+                self.control.mark_paused(cut.id).await?;
+                self.state = State::Paused(cut.id, Instant::now());
+                Ok(Request::Nothing)
+            }
+            (_, None) => {
+                self.state = State::Announced(cut.id);
+                Ok(Request::Nothing)
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What the handlers share.
+
+use std::{num::NonZeroUsize, sync::Arc, thread};
+
+use lakeward_features::OnlineStore;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{catalogue::Catalogues, clock::Clock, problem::Problem, slot::ModelSlot, value::Timestamp};
+
+/// What the server answers from: the live store, the models in use and the clock.
+#[derive(Clone)]
+pub struct AppState {
+    pub store: Arc<dyn OnlineStore>,
+    pub recommender: Arc<ModelSlot<lakeward_recommender::Model>>,
+    pub churn: Arc<ModelSlot<lakeward_propensity::Model>>,
+    pub clock: Clock,
+}
+
+impl AppState {
+    /// State without models; see [`ModelSlot::set`] and [`crate::watch`].
+    pub fn new(store: Arc<dyn OnlineStore>, clock: Clock) -> Self {
+        Self {
+            store,
+            recommender: Arc::new(ModelSlot::empty("recommender")),
+            churn: Arc::new(ModelSlot::empty("churn")),
+            clock,
+        }
+    }
+
+    /// Now, as every answer names it.
+    pub(crate) fn as_of(&self) -> Timestamp {
+        Timestamp(self.clock.now(self.store.status().as_of))
+    }
+}
+
+/// [`AppState`] with what the server itself adds.
+pub(crate) struct Context {
+    pub app: AppState,
+    pub catalogues: Catalogues,
+    pub metrics: PrometheusHandle,
+    pub shutdown: CancellationToken,
+    scoring: Semaphore,
+}
+
+pub(crate) type Shared = axum::extract::State<Arc<Context>>;
+
+impl Context {
+    pub fn new(app: AppState, metrics: PrometheusHandle, shutdown: CancellationToken) -> Self {
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self { app, catalogues: Catalogues::default(), metrics, shutdown, scoring: Semaphore::new(cores) }
+    }
+
+    /// Runs work that takes milliseconds of processor time apart from the threads that serve connections, as many
+    /// pieces at once as there are cores. What a client has given up on before its turn is never begun.
+    pub async fn score<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let _turn = self.scoring.acquire().await.map_err(|_| Problem::internal())?;
+        let context = Arc::clone(self);
+        tokio::task::spawn_blocking(move || work(&context)).await.map_err(|error| {
+            tracing::error!(%error, "scoring failed");
+            Problem::internal()
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! `lakeward ingest`
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+use lakeward_lakehouse::Watermark;
+use lakeward_pipeline::{Event, Observer, Pipeline};
+
+use crate::{
+    config::Config,
+    exit::{Interrupted, Outcome},
+    output::{Progress, pipeline_observer},
+    session::{ControlSession, Places, lake, pipeline_options, shutdown_token},
+};
+
+/// Needs no configuration: every table that has a key is copied once, then its changes are followed.
+/// Stop it with Ctrl-C at any moment; the next start goes on where it stopped. Several tables may be chosen by patterns.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    places: Places,
+    /// Tables to capture: schema.table, * stands for anything; may be given several times [default: all with a key]
+    #[arg(long, value_name = "PATTERN")]
+    tables: Vec<String>,
+    /// Stop once everything the server had written, at the moment the copy caught up, is durable in the lake
+    #[arg(long)]
+    until_idle: bool,
+}
+
+pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result<Outcome> {
+    arguments.places.apply(&mut config);
+    if !arguments.tables.is_empty() {
+        config.source.tables = arguments.tables;
+    }
+    let shutdown = shutdown_token()?;
+    let mut options = pipeline_options(&config)?;
+    options.until_idle = arguments.until_idle;
+    let lake = lake(&config)?;
+    let session = ControlSession::open(&config, &lake).await?;
+    let newest = Arc::new(Mutex::new(None));
+    let observer = remembering(pipeline_observer(&Progress::new()), Arc::clone(&newest));
+    let pipeline = Pipeline::new(lake, Arc::clone(&session.control), options, observer);
+    let ended = pipeline.run(shutdown.clone()).await;
+    session.close().await?;
+    ended?;
+
+    let newest = newest.lock().ok().and_then(|newest| newest.clone());
+    if json {
+        println!("{}", serde_json::to_string(&newest.as_deref())?);
+    } else if let Some(watermark) = &newest {
+        println!("Durable up to {} in {} tables", watermark.lsn, watermark.tables.len());
+    }
+    if arguments.until_idle && shutdown.is_cancelled() {
+        return Err(Interrupted.into());
+    }
+    Ok(Outcome::Done)
+}
+
+/// Passes events on and keeps the newest watermark.
+fn remembering(inner: Observer, newest: Arc<Mutex<Option<Arc<Watermark>>>>) -> Observer {
+    Arc::new(move |event| {
+        if let Event::Committed(watermark) = &event
+            && let Ok(mut newest) = newest.lock()
+        {
+            *newest = Some(Arc::clone(watermark));
+        }
+        inner(event);
+    })
+}

@@ -1,0 +1,90 @@
+//! `lakeward serve`
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use lakeward_pipeline::Pipeline;
+use lakeward_server::{AppState, Clock, Limits};
+use tokio::net::TcpListener;
+
+use crate::{
+    config::Config,
+    exit::Outcome,
+    live,
+    output::{Progress, pipeline_observer},
+    session::{ControlSession, Places, lake, pipeline_options, shop_names, shutdown_token},
+};
+
+/// Answers from an online store in memory, rebuilt from the lake at the start and kept true from then on: by the tables
+/// that an ingester elsewhere writes, or with --ingest by the change stream itself, within a second of a commit.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    places: Places,
+    /// Where to listen [default: from the configuration, 127.0.0.1:8080]
+    #[arg(long)]
+    address: Option<SocketAddr>,
+    /// Capture the source in this process, too
+    #[arg(long)]
+    ingest: bool,
+    /// Time stands at the newest order instead of the wall clock: for replayed history
+    #[arg(long)]
+    stream_time: bool,
+}
+
+pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result<Outcome> {
+    arguments.places.apply(&mut config);
+    let address = arguments.address.unwrap_or(config.serve.address);
+    let shutdown = shutdown_token()?;
+    let lake = lake(&config)?;
+    let names = shop_names(&config);
+    let every = Duration::from_secs_f64(config.serve.poll_seconds);
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+
+    let mut capture = None;
+    let (store, following) = if arguments.ingest {
+        let session = ControlSession::open(&config, &lake).await?;
+        let observer = pipeline_observer(&Progress::new());
+        let pipeline = Pipeline::new(
+            Arc::clone(&lake),
+            Arc::clone(&session.control),
+            pipeline_options(&config)?,
+            observer,
+        );
+        let handle = pipeline.handle();
+        let mut running = tokio::spawn(pipeline.run(shutdown.clone()));
+        let following = tokio::select! {
+            ended = &mut running => return Err(ended.context("the ingester broke")?.err().map_or_else(
+                || anyhow::anyhow!("stopped before serving began"), Into::into)),
+            following = live::follow_pipeline(&handle, &lake, &names) => following?,
+        };
+        capture = Some((running, session));
+        following
+    } else {
+        live::follow_lake(Arc::clone(&lake), &names, config.source.name.clone(), every, shutdown.clone())
+            .await?
+    };
+
+    let clock = if arguments.stream_time { Clock::Stream } else { Clock::Wall };
+    let state = AppState::new(store, clock);
+    live::follow_models(&lake, &state, every, &shutdown)?;
+    let url = format!("http://{}", listener.local_addr()?);
+    if json {
+        println!("{}", serde_json::json!({ "url": url }));
+    } else {
+        println!("Serving on {url} (API: {url}/docs)");
+    }
+    let serving = tokio::spawn(lakeward_server::serve(listener, state, Limits::default(), shutdown.clone()));
+    let followed = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        followed = following => followed.context("the online store's task broke")?,
+    };
+    shutdown.cancel();
+    serving.await.context("the server broke")??;
+    if let Some((running, session)) = capture {
+        running.await.context("the ingester broke")??;
+        session.close().await?;
+    }
+    followed?;
+    Ok(Outcome::Done)
+}

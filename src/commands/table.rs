@@ -1,0 +1,115 @@
+//! `lakeward table list|describe`
+
+use anyhow::{Context, Result};
+use lakeward_lakehouse::{Watermark, WatermarkTable};
+use serde::Serialize;
+
+use crate::{
+    config::Config,
+    exit::Outcome,
+    output::table,
+    session::{LakePlace, lake, newest_watermark},
+};
+
+#[derive(clap::Subcommand)]
+pub enum Arguments {
+    /// The captured tables: name, path, key, versions and position of the newest watermark
+    List {
+        #[command(flatten)]
+        place: LakePlace,
+    },
+    /// One table's columns
+    Describe {
+        #[command(flatten)]
+        place: LakePlace,
+        /// The table's name: schema.table
+        name: String,
+    },
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    name: String,
+    source: &'a str,
+    key: &'a [String],
+    silver_path: &'a str,
+    silver_version: i64,
+    bronze_path: &'a str,
+    bronze_version: i64,
+    epoch: i64,
+    lsn: String,
+}
+
+pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result<Outcome> {
+    match arguments {
+        Arguments::List { place } => {
+            place.apply(&mut config);
+            let watermark = newest_watermark(&config, &*lake(&config)?).await?;
+            let rows: Vec<Listed> = watermark
+                .tables
+                .iter()
+                .map(|(id, entry)| listed(&watermark, id.to_string(), entry))
+                .collect();
+            if json {
+                println!("{}", serde_json::to_string_pretty(&rows)?);
+            } else {
+                let rows = rows.into_iter().map(|row| {
+                    [
+                        row.name,
+                        row.key.join(", "),
+                        row.silver_path.to_owned(),
+                        row.silver_version.to_string(),
+                        row.bronze_path.to_owned(),
+                        row.lsn,
+                    ]
+                });
+                println!(
+                    "{}",
+                    table(["table", "key", "silver", "version", "bronze", "everything before"], rows)
+                );
+            }
+        }
+        Arguments::Describe { place, name } => {
+            place.apply(&mut config);
+            let lake = lake(&config)?;
+            let watermark = newest_watermark(&config, &lake).await?;
+            let (id, entry) =
+                watermark.tables.iter().find(|(id, _)| id.to_string() == name).with_context(|| {
+                    format!("{name} is not captured; `lakeward table list` shows what is")
+                })?;
+            let provider = lake.read(&entry.silver_path, Some(entry.silver_version)).await?;
+            let schema = provider.schema();
+            if json {
+                let columns: Vec<_> = schema
+                    .fields()
+                    .iter()
+                    .map(|field| serde_json::json!({ "name": field.name(), "type": field.data_type().to_string() }))
+                    .collect();
+                println!(
+                    "{}",
+                    serde_json::json!({ "table": listed(&watermark, id.to_string(), entry), "columns": columns })
+                );
+            } else {
+                println!("{id}  key ({})  {}", entry.key.join(", "), entry.silver_path);
+                let rows =
+                    schema.fields().iter().map(|field| [field.name().clone(), field.data_type().to_string()]);
+                println!("{}", table(["column", "type"], rows));
+            }
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+fn listed<'a>(watermark: &'a Watermark, name: String, entry: &'a WatermarkTable) -> Listed<'a> {
+    Listed {
+        name,
+        source: &watermark.source,
+        key: &entry.key,
+        silver_path: &entry.silver_path,
+        silver_version: entry.silver_version,
+        bronze_path: &entry.bronze_path,
+        bronze_version: entry.bronze_version,
+        epoch: entry.epoch,
+        lsn: watermark.lsn.to_string(),
+    }
+}

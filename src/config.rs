@@ -1,0 +1,328 @@
+//! The one configuration: documented defaults, then the file, then `LAKEWARD__SECTION__KEY` variables.
+//!
+//! `lakeward.example.toml` shows every key with its default; a test holds it equal to [`Config::default`].
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::Path};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+    value::{Dict, Value},
+};
+use lakeward_change::TableId;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub lake: LakeConfig,
+    pub source: SourceConfig,
+    pub control: ControlConfig,
+    pub ingest: IngestConfig,
+    pub shop: ShopConfig,
+    pub recommender: RecommenderConfig,
+    pub churn: ChurnConfig,
+    pub serve: ServeConfig,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LakeConfig {
+    pub url: String,
+    pub names: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourceConfig {
+    pub postgres_url: Option<SecretUrl>,
+    pub name: Option<String>,
+    pub slot: Option<String>,
+    pub publication: Option<String>,
+    pub tables: Vec<String>,
+    pub exclude: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ControlConfig {
+    pub url: Option<SecretUrl>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IngestConfig {
+    pub flush_rows: usize,
+    pub flush_mib: usize,
+    pub flush_seconds: f64,
+    pub memory_mib: usize,
+    pub copy_parallel: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShopConfig {
+    pub users: String,
+    pub products: String,
+    pub orders: String,
+    pub order_items: String,
+    pub events: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecommenderConfig {
+    pub factors: usize,
+    pub iterations: usize,
+    pub regularization: f64,
+    pub seed: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ChurnConfig {
+    pub horizon_days: u32,
+    pub windows: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServeConfig {
+    pub address: SocketAddr,
+    pub poll_seconds: f64,
+}
+
+impl Default for LakeConfig {
+    fn default() -> Self {
+        Self { url: "lake".to_owned(), names: BTreeMap::new() }
+    }
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        Self { flush_rows: 100_000, flush_mib: 32, flush_seconds: 5.0, memory_mib: 128, copy_parallel: 2 }
+    }
+}
+
+impl Default for ShopConfig {
+    fn default() -> Self {
+        let public = |table: &str| format!("public.{table}");
+        Self {
+            users: public("users"),
+            products: public("products"),
+            orders: public("orders"),
+            order_items: public("order_items"),
+            events: public("events"),
+        }
+    }
+}
+
+impl Default for RecommenderConfig {
+    fn default() -> Self {
+        let library = lakeward_recommender::TrainOptions::default();
+        Self {
+            factors: library.factors,
+            iterations: library.iterations,
+            regularization: library.regularization,
+            seed: library.seed,
+        }
+    }
+}
+
+impl Default for ChurnConfig {
+    fn default() -> Self {
+        let library = lakeward_propensity::Params::default();
+        Self { horizon_days: library.horizon_days, windows: library.max_windows }
+    }
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 8080)), poll_seconds: 1.0 }
+    }
+}
+
+/// A URL whose password is shown masked.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct SecretUrl(SecretString);
+
+impl SecretUrl {
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(SecretString::from(url.into()))
+    }
+
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&lakeward_postgres::mask(self.expose()))
+    }
+}
+
+impl Serialize for SecretUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&lakeward_postgres::mask(self.expose()))
+    }
+}
+
+/// Everything that is wrong with the configuration, at once.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration is wrong in {} place(s):\n{}", problems.len(), problems.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigError {
+    pub problems: Vec<String>,
+}
+
+impl Config {
+    /// Reads the defaults, then `file` (or `lakeward.toml` if there is one), then the environment.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut given = Figment::new();
+        match file {
+            Some(path) => given = given.merge(Toml::file_exact(path)),
+            None => given = given.merge(Toml::file("lakeward.toml")),
+        }
+        Self::from_given(given.merge(Env::prefixed("LAKEWARD__").split("__").ignore(&["config"])))
+    }
+
+    fn from_given(given: Figment) -> Result<Self, ConfigError> {
+        let dict = match given.extract::<Dict>() {
+            Ok(dict) => dict,
+            Err(error) => return Err(ConfigError { problems: vec![error.to_string()] }),
+        };
+        let mut problems = Vec::new();
+        for (path, value) in leaves("", dict) {
+            problems.extend(problem_of(&path, value));
+        }
+        if problems.is_empty() {
+            let config: Self = Figment::from(Serialized::defaults(Self::default()))
+                .merge(given)
+                .extract()
+                .map_err(|error| ConfigError { problems: vec![error.to_string()] })?;
+            problems = config.out_of_range();
+            if problems.is_empty() {
+                return Ok(config);
+            }
+        }
+        Err(ConfigError { problems })
+    }
+
+    fn out_of_range(&self) -> Vec<String> {
+        let positive = [
+            ("ingest.flush_rows", self.ingest.flush_rows as f64),
+            ("ingest.flush_mib", self.ingest.flush_mib as f64),
+            ("ingest.flush_seconds", self.ingest.flush_seconds),
+            ("ingest.copy_parallel", self.ingest.copy_parallel as f64),
+            ("recommender.factors", self.recommender.factors as f64),
+            ("recommender.iterations", self.recommender.iterations as f64),
+            ("churn.horizon_days", f64::from(self.churn.horizon_days)),
+            ("churn.windows", self.churn.windows as f64),
+            ("serve.poll_seconds", self.serve.poll_seconds),
+        ];
+        let mut problems: Vec<String> = positive
+            .into_iter()
+            .filter(|(_, value)| !(*value > 0.0 && value.is_finite()))
+            .map(|(key, value)| format!("{key} is {value}: it must be greater than zero"))
+            .collect();
+        if self.ingest.memory_mib < 16 {
+            problems.push(format!("ingest.memory_mib is {}: at least 16 are needed", self.ingest.memory_mib));
+        }
+        let shop = &self.shop;
+        let tables = [&shop.users, &shop.products, &shop.orders, &shop.order_items, &shop.events];
+        for name in tables.into_iter().chain(self.lake.names.keys()) {
+            if table_id(name).is_none() {
+                problems.push(format!("{name:?} names no table: write schema.table"));
+            }
+        }
+        problems
+    }
+
+    pub fn short_names(&self) -> BTreeMap<TableId, String> {
+        let name = |(table, name): (&String, &String)| Some((table_id(table)?, name.clone()));
+        self.lake.names.iter().filter_map(name).collect()
+    }
+}
+
+/// `schema.table` taken apart at the first dot.
+pub fn table_id(name: &str) -> Option<TableId> {
+    let (schema, table) = name.split_once('.')?;
+    (!schema.is_empty() && !table.is_empty()).then(|| TableId::new(schema, table))
+}
+
+/// Every value with its path; a map of names is one value.
+fn leaves(prefix: &str, dict: Dict) -> Vec<(String, Value)> {
+    dict.into_iter()
+        .flat_map(|(key, value)| {
+            let path = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+            match value {
+                Value::Dict(_, inner) if path != "lake.names" => leaves(&path, inner),
+                value => vec![(path, value)],
+            }
+        })
+        .collect()
+}
+
+/// What is wrong with one value, judged alone over the defaults.
+fn problem_of(path: &str, value: Value) -> Option<String> {
+    let secret = path.ends_with("url");
+    let error = Figment::from(Serialized::defaults(Config::default()))
+        .merge(Serialized::default(path, value))
+        .extract::<Config>()
+        .err()?;
+    let what = match error.kind {
+        figment::error::Kind::UnknownField(field, known) => {
+            format!("unknown key `{field}`; known here: {}", known.join(", "))
+        }
+        _ if secret => "not a URL".to_owned(),
+        kind => kind.to_string(),
+    };
+    Some(format!("{path}: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_toml(text: &str) -> Result<Config, ConfigError> {
+        Config::from_given(Figment::new().merge(Toml::string(text)))
+    }
+
+    #[test]
+    fn the_example_file_shows_the_defaults() {
+        let example = from_toml(include_str!("../lakeward.example.toml")).expect("the example is right");
+        let text = |config: &Config| toml::to_string(config).expect("a configuration is TOML");
+        assert_eq!(text(&example), text(&Config::default()));
+    }
+
+    #[test]
+    fn all_errors_are_told_at_once() {
+        let error = from_toml(
+            "[lake]\nurl = 7\nnope = 1\n[ingest]\nflush_rows = \"many\"\n[nonsense]\na = 1\n[serve]\naddress = \"x\"",
+        )
+        .expect_err("five things are wrong");
+        assert_eq!(error.problems.len(), 5, "{error}");
+        let text = error.to_string();
+        for key in ["lake.url", "lake.nope", "ingest.flush_rows", "nonsense", "serve.address"] {
+            assert!(text.contains(key), "{key} is not in: {text}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_told_at_once() {
+        let error = from_toml("[ingest]\nflush_rows = 0\nmemory_mib = 1\n[shop]\nusers = \"users\"")
+            .expect_err("three things are out of range");
+        assert_eq!(error.problems.len(), 3, "{error}");
+    }
+
+    #[test]
+    fn passwords_are_masked() {
+        let config =
+            from_toml("[source]\npostgres_url = \"postgres://me:hunter2@db/shop\"").expect("it is right");
+        let shown = toml::to_string(&config).expect("a configuration is TOML");
+        assert!(!shown.contains("hunter2") && shown.contains("db/shop"), "{shown}");
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

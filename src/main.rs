@@ -1,0 +1,33 @@
+//! The `lakeward` command.
+
+mod cli;
+mod commands;
+mod config;
+mod demo;
+mod exit;
+mod files;
+mod live;
+mod models;
+mod output;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    output::start_logging(cli.global.verbose);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(&error.into(), cli.global.json),
+    };
+    let json = cli.global.json;
+    let ended = runtime.block_on(commands::run(cli));
+    // What still runs in the background must not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    match ended {
+        Ok(outcome) => outcome.into(),
+        Err(error) => exit::report(&error, json),
+    }
+}

@@ -1,0 +1,151 @@
+//! What most commands open first: the lake, the control database, a token that Ctrl-C cancels.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use lakeward_cdc::PostgresOptions;
+use lakeward_change::TableId;
+use lakeward_features::ShopNames;
+use lakeward_lakehouse::{Lake, Watermark};
+use lakeward_pipeline::Options;
+use lakeward_postgres::{Control, EmbeddedPostgres};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, SecretUrl, table_id};
+
+/// The two places every capture command knows; they override the configuration.
+#[derive(clap::Args, Clone)]
+pub struct Places {
+    /// The shop's Postgres: postgres://user:password@host:5432/database?sslmode=require
+    #[arg(long, value_name = "URL", env = "LAKEWARD_POSTGRES_URL", hide_env_values = true)]
+    pub postgres_url: Option<String>,
+    /// The lake: a folder, or the URL of one
+    #[arg(long, value_name = "URL")]
+    pub lake: Option<String>,
+}
+
+#[derive(clap::Args, Clone)]
+pub struct LakePlace {
+    /// The lake: a folder, or the URL of one
+    #[arg(long, value_name = "URL")]
+    pub lake: Option<String>,
+}
+
+impl Places {
+    pub fn apply(self, config: &mut Config) {
+        if let Some(url) = self.postgres_url {
+            config.source.postgres_url = Some(SecretUrl::new(url));
+        }
+        LakePlace { lake: self.lake }.apply(config);
+    }
+}
+
+impl LakePlace {
+    pub fn apply(self, config: &mut Config) {
+        if let Some(url) = self.lake {
+            config.lake.url = url;
+        }
+    }
+}
+
+/// Cancelled by Ctrl-C or SIGTERM.
+pub fn shutdown_token() -> Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    tokio::spawn({
+        let token = token.clone();
+        async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            token.cancel();
+        }
+    });
+    Ok(token)
+}
+
+pub fn lake(config: &Config) -> Result<Arc<Lake>> {
+    let lake = Lake::open(&config.lake.url, config.short_names())
+        .with_context(|| format!("cannot open the lake {:?}", config.lake.url))?;
+    Ok(Arc::new(lake))
+}
+
+/// The control database, with the private server that holds it unless a URL is configured.
+pub struct ControlSession {
+    pub control: Arc<Control>,
+    server: Option<EmbeddedPostgres>,
+}
+
+impl ControlSession {
+    pub async fn open(config: &Config, lake: &Lake) -> Result<Self> {
+        if let Some(url) = &config.control.url {
+            let control = Control::open(url.expose()).await.context("cannot open the control database")?;
+            return Ok(Self { control: Arc::new(control), server: None });
+        }
+        let server = lakeward_postgres::private_server(lake.url().as_str())
+            .await
+            .context("cannot start the lake's private Postgres, which holds Lakeward's own state")?;
+        let control =
+            Control::open(&server.url("control")).await.context("cannot open the control database")?;
+        Ok(Self { control: Arc::new(control), server: Some(server) })
+    }
+
+    /// Gives the private server back; the last one that does stops it.
+    pub async fn close(self) -> Result<()> {
+        drop(self.control);
+        if let Some(server) = self.server {
+            server.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+pub fn postgres_options(config: &Config) -> Result<PostgresOptions> {
+    let url = config
+        .source
+        .postgres_url
+        .as_ref()
+        .context("which Postgres? Give --postgres-url, or [source] postgres_url in lakeward.toml")?;
+    let mut options = PostgresOptions::new(url.expose());
+    options.source_name = config.source.name.clone();
+    options.slot = config.source.slot.clone();
+    options.publication = config.source.publication.clone();
+    options.include = config.source.tables.clone();
+    options.exclude = config.source.exclude.clone();
+    Ok(options)
+}
+
+pub fn pipeline_options(config: &Config) -> Result<Options> {
+    let ingest = &config.ingest;
+    Ok(Options {
+        postgres: postgres_options(config)?,
+        flush_rows: ingest.flush_rows,
+        flush_bytes: ingest.flush_mib << 20,
+        flush_age: Duration::from_secs_f64(ingest.flush_seconds),
+        memory_bytes: ingest.memory_mib << 20,
+        copy_parallel: ingest.copy_parallel,
+        until_idle: false,
+    })
+}
+
+/// The lake's newest watermark: of the configured source, else of any.
+pub async fn newest_watermark(config: &Config, lake: &Lake) -> Result<Watermark> {
+    lake.latest_watermark(config.source.name.as_deref()).await?.with_context(|| {
+        format!("the lake {:?} holds nothing yet: run `lakeward ingest` first", config.lake.url)
+    })
+}
+
+pub fn shop_names(config: &Config) -> ShopNames {
+    let defaults = ShopNames::default();
+    let table = |name: &str, default: TableId| table_id(name).unwrap_or(default);
+    ShopNames {
+        users: table(&config.shop.users, defaults.users),
+        products: table(&config.shop.products, defaults.products),
+        orders: table(&config.shop.orders, defaults.orders),
+        order_items: table(&config.shop.order_items, defaults.order_items),
+        events: table(&config.shop.events, defaults.events),
+    }
+}

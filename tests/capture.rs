@@ -1,0 +1,167 @@
+//! Capture without any configuration, its proof, and leaving no trace.
+
+use crate::stand::{Background, Stand, fail, json, succeed, until};
+
+const TABLES: &str = "
+    create table goods(id bigint primary key, name text, price numeric(12,2), note text, changed timestamptz);
+    create table lines(a int, b text, amount int, primary key (b, a));
+    create table keyless(x int);
+    insert into goods select i, 'good ' || i, i / 7.0, null, '2026-01-01T00:00:00Z' from generate_series(1, 1000) i;
+    insert into lines select i, 'b' || i % 7, i from generate_series(1, 500) i;";
+
+/// Every operation on `goods` and `lines`, two of them within one transaction each.
+const CHANGES: &str = "
+    insert into goods select i, 'new ' || i, 1.10, 'n', now() from generate_series(1001, 1100) i;
+    begin; update goods set price = price + 1 where id % 3 = 0; delete from goods where id % 10 = 0; commit;
+    begin; update goods set id = id + 100000 where id < 20; update lines set amount = -amount where a < 50; commit;
+    truncate lines;
+    insert into lines values (1, 'again', 7);";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn captures_every_table_with_a_key_and_proves_it() {
+    let stand = Stand::new().await;
+    stand.sql(TABLES).await;
+    stand.ingest_until_idle();
+    assert_eq!(
+        stand.reconcile(),
+        [("public.goods".to_owned(), 1000), ("public.lines".to_owned(), 500)],
+        "the table without a key is left out"
+    );
+
+    for statement in CHANGES.split_inclusive("commit;").collect::<Vec<_>>() {
+        stand.sql(statement).await;
+    }
+    stand.ingest_until_idle();
+    let goods = stand.count("select count(*) from goods").await;
+    assert_eq!(
+        stand.reconcile(),
+        [("public.goods".to_owned(), goods as u64), ("public.lines".to_owned(), 1)]
+    );
+
+    let listed =
+        json_all(&succeed(stand.lakeward(&["table", "list", "--lake", stand.lake_path(), "--json"])).stdout);
+    assert_eq!(listed[1]["key"], serde_json::json!(["b", "a"]), "in the key's order");
+
+    succeed(stand.capture(&["source", "drop"]));
+    let left = "select (select count(*) from pg_replication_slots) + (select count(*) from pg_publication)";
+    assert_eq!(stand.count(left).await, 0);
+}
+
+fn json_all(bytes: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(bytes).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reconcile_asks_the_running_ingester_while_rows_keep_coming() {
+    let stand = Stand::new().await;
+    stand.sql(TABLES).await;
+    stand.ingest_until_idle();
+    let ingester = Background::start(stand.capture(&["ingest"]));
+    until("the ingester holds the slot", async || {
+        stand.count("select count(*) from pg_replication_slots where active").await == 1
+    })
+    .await;
+    let writer = lakeward_postgres::connect(&stand.url).await.expect("a connection");
+    let writing = tokio::spawn(async move {
+        for id in 0.. {
+            let statement = format!("insert into lines values ({id}, 'live', 1)");
+            if writer.batch_execute(&statement).await.is_err() {
+                return;
+            }
+        }
+    });
+    for _ in 0..3 {
+        let report = json(&succeed(stand.capture(&["reconcile"])));
+        assert_eq!(report["ran_ingester"], false, "{report}");
+    }
+    writing.abort();
+    ingester.interrupt();
+    stand.reconcile();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_difference_is_found_named_and_exits_with_1() {
+    let stand = Stand::new().await;
+    stand.sql(TABLES).await;
+    stand.ingest_until_idle();
+    // Behind the stream's back: a session that hides its changes from logical decoding does not exist for ordinary
+    // tables, so the table is changed while it is out of the publication.
+    stand
+        .sql(
+            "do $$ declare p text; begin select pubname into p from pg_publication;
+               execute format('alter publication %I drop table goods', p);
+               update goods set price = price + 1 where id = 77;
+               delete from goods where id = 78;
+               insert into goods(id) values (5000);
+             end $$;
+             do $$ declare p text; begin select pubname into p from pg_publication;
+               execute format('alter publication %I add table goods', p); end $$;",
+        )
+        .await;
+    let mut command = stand.capture(&["reconcile"]);
+    let output = command.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    let report = json(&output);
+    let goods = &report["tables"][0];
+    assert_eq!(goods["differing"], 3, "{report}");
+    let mut found: Vec<_> = goods["differences"]
+        .as_array()
+        .expect("differences")
+        .iter()
+        .map(|found| (found["key"][0].as_str().expect("a key"), found["kind"].as_str().expect("a kind")))
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, [("5000", "missing_in_lake"), ("77", "different_values"), ("78", "only_in_lake")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_postgres_is_survived() {
+    let stand = Stand::new().await;
+    stand.sql(TABLES).await;
+    stand.ingest_until_idle();
+    let ingester = Background::start(stand.capture(&["ingest"]));
+    until("the ingester holds the slot", async || {
+        stand.count("select count(*) from pg_replication_slots where active").await == 1
+    })
+    .await;
+    stand.sql("update goods set name = name || '!'").await;
+    stand.server.restart().await.expect("Postgres restarts");
+    let client = lakeward_postgres::connect(&stand.url).await.expect("a connection");
+    client.batch_execute("delete from goods where id > 900").await.expect("it runs");
+    until("the ingester is back", async || {
+        let active = "select count(*) from pg_replication_slots where active";
+        client.query_one(active, &[]).await.expect("it runs").get::<_, i64>(0) == 1
+    })
+    .await;
+    ingester.interrupt();
+    assert_eq!(stand.reconcile()[0], ("public.goods".to_owned(), 900));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_slot_is_said_and_copied_anew() {
+    let stand = Stand::new().await;
+    stand.sql(TABLES).await;
+    stand.ingest_until_idle();
+    succeed(stand.capture(&["source", "drop"]));
+    stand.sql("delete from goods where id > 10").await;
+    let output = succeed(stand.capture(&["ingest", "--until-idle"]));
+    let told = crate::stand::text(&output.stderr);
+    assert!(told.contains("slot is gone"), "{told}");
+    assert_eq!(stand.reconcile()[0], ("public.goods".to_owned(), 10));
+    let listed =
+        json_all(&succeed(stand.lakeward(&["table", "list", "--lake", stand.lake_path(), "--json"])).stdout);
+    assert_eq!(listed[0]["epoch"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_be_captured_is_told_what_it_lacks() {
+    let stand = Stand::new().await;
+    stand.sql("create table keyless(x int)").await;
+    let (code, error) = fail(stand.capture(&["ingest", "--until-idle"]));
+    assert_eq!(code, 2);
+    assert!(error.contains("keyless"), "{error}");
+    let mut doctor = stand.lakeward(&["doctor", "--postgres-url", &stand.url, "--json"]);
+    let findings = doctor.output().expect("it runs");
+    let findings: serde_json::Value = serde_json::from_slice(&findings.stdout).expect("JSON");
+    assert!(findings.to_string().contains("keyless"), "{findings}");
+}

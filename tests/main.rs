@@ -1,0 +1,8 @@
+//! The command from end to end, as its users run it, on a real Postgres.
+
+mod capture;
+mod command;
+mod demo;
+mod kills;
+mod readers;
+mod stand;

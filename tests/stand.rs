@@ -1,0 +1,157 @@
+//! What the tests stand on: a Postgres of their own, a lake in a temporary folder, and the command itself.
+
+use std::{
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use lakeward_postgres::{EmbeddedOptions, EmbeddedPostgres};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio_postgres::Client;
+
+/// Whatever takes longer will not happen.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+pub struct Stand {
+    pub server: EmbeddedPostgres,
+    pub url: String,
+    pub client: Client,
+    pub lake: TempDir,
+    _data: TempDir,
+}
+
+impl Stand {
+    pub async fn new() -> Self {
+        let data = tempfile::tempdir().expect("a folder for Postgres");
+        let options = EmbeddedOptions { fsync: false, ..EmbeddedOptions::new(data.path()) };
+        let server = EmbeddedPostgres::start(options).await.expect("Postgres starts");
+        for database in ["shop", "control"] {
+            server.create_database(database).await.expect("a database");
+        }
+        let url = server.url("shop");
+        let client = lakeward_postgres::connect(&url).await.expect("a connection");
+        Self { server, url, client, lake: tempfile::tempdir().expect("a folder for the lake"), _data: data }
+    }
+
+    pub async fn sql(&self, statements: &str) {
+        self.client.batch_execute(statements).await.expect("the statements run");
+    }
+
+    pub async fn count(&self, query: &str) -> i64 {
+        self.client.query_one(query, &[]).await.expect("the query runs").get(0)
+    }
+
+    /// `lakeward` with the arguments, knowing this stand's control database.
+    pub fn lakeward(&self, arguments: &[&str]) -> Command {
+        let mut command = lakeward(arguments);
+        command.env("LAKEWARD__CONTROL__URL", self.server.url("control")).current_dir(self.lake.path());
+        command
+    }
+
+    /// The same, with `--postgres-url`, `--lake` and `--json`.
+    pub fn capture(&self, arguments: &[&str]) -> Command {
+        let mut command = self.lakeward(arguments);
+        command.args(["--postgres-url", &self.url, "--lake", self.lake_path(), "--json"]);
+        command
+    }
+
+    pub fn lake_path(&self) -> &str {
+        self.lake.path().to_str().expect("a path of plain letters")
+    }
+
+    pub fn ingest_until_idle(&self) {
+        succeed(self.capture(&["ingest", "--until-idle"]));
+    }
+
+    /// Runs `reconcile`, which must find no difference; gives the rows of each table.
+    pub fn reconcile(&self) -> Vec<(String, u64)> {
+        let report = json(&succeed(self.capture(&["reconcile"])));
+        let tables = report["tables"].as_array().expect("tables").iter();
+        tables
+            .map(|table| {
+                assert_eq!(table["source_rows"], table["lake_rows"], "{table}");
+                (
+                    table["table"].as_str().expect("a name").to_owned(),
+                    table["lake_rows"].as_u64().expect("a count"),
+                )
+            })
+            .collect()
+    }
+}
+
+pub fn lakeward(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lakeward"));
+    command.args(arguments).env_remove("LAKEWARD_POSTGRES_URL").env_remove("LAKEWARD_CONFIG");
+    command
+}
+
+/// Runs to the end; the exit code must be 0.
+pub fn succeed(mut command: Command) -> Output {
+    let output = command.output().expect("the command starts");
+    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, text(&output.stderr));
+    output
+}
+
+/// Runs to the end; gives exit code and standard error.
+pub fn fail(mut command: Command) -> (i32, String) {
+    let output = command.output().expect("the command starts");
+    (output.status.code().expect("no signal ended it"), text(&output.stderr))
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The last line of standard output.
+pub fn json(output: &Output) -> Value {
+    let stdout = text(&output.stdout);
+    let line = stdout.lines().last().expect("a line of output");
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+/// A command in the background, killed at the end of the test if it still runs.
+pub struct Background(pub Child);
+
+impl Background {
+    pub fn start(mut command: Command) -> Self {
+        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the command starts"))
+    }
+
+    pub fn kill(mut self) {
+        self.0.kill().expect("it still ran");
+        self.0.wait().expect("it is gone");
+    }
+
+    /// Ctrl-C; it must end by itself, with exit code 0.
+    pub fn interrupt(mut self) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().expect("a child") {
+                assert!(status.success(), "{status}");
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "Ctrl-C did not stop it");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Asks again until the condition holds.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < PATIENCE, "still not true: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
+use lakeward_cdc::Boundary;
 use lakeward_features::{MemoryStore, ShopNames};
 use lakeward_lakehouse::{Lake, Registry};
 use lakeward_pipeline::Handle;
@@ -25,10 +26,16 @@ pub async fn follow_pipeline(
     let task = tokio::spawn({
         let store = Arc::clone(&store);
         async move {
+            let mut batches = Vec::new();
             while let Some(chunk) = subscription.chunks.recv().await {
-                store
-                    .apply(&chunk.batches)
-                    .context("the online store no longer follows the source: start serving again")?;
+                batches.extend_from_slice(&chunk.batches);
+                // Readers see a transaction whole or not at all.
+                if matches!(chunk.boundary, Boundary::Closed { .. }) {
+                    store
+                        .apply(&batches)
+                        .context("the online store no longer follows the source: start serving again")?;
+                    batches.clear();
+                }
             }
             Ok(())
         }

@@ -1,7 +1,12 @@
 //! Models between the lake and the registry: train, publish, promote, load.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
-use arrow::array::RecordBatch;
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Field, Schema},
+};
 use lakeward_features::ShopTables;
 use lakeward_lakehouse::{Draft, Lake, Manifest, Registry, Watermark};
 use lakeward_propensity as churn;
@@ -80,7 +85,7 @@ pub async fn train_churn(
     let times = churn::training_times(as_of, params.horizon_days, params.max_windows + 1, earliest);
     let rows = shop.churn_training(&times, params.horizon_days).await?;
     let seen = watermark_json(watermark);
-    let model = churn::train(&churn::windows(&[rows])?, as_of, params, seen.clone())?;
+    let model = churn::train(&churn_windows(&rows)?, as_of, params, seen.clone())?;
     let draft = Draft {
         as_of,
         parameters: serde_json::to_value(model.params())?,
@@ -102,6 +107,17 @@ pub async fn score_churn(
     let activity = shop.activity(&[as_of]).await?;
     let risks = trained.model.predict_table(&churn::Table::from_batches(&[features_of(&activity)?])?)?;
     Ok(lakeward_features::write_churn(lake, &activity, &risks, &trained.manifest.version, as_of).await?)
+}
+
+/// The labelled rows of several moments as windows: there the moment is called `t0`.
+pub fn churn_windows(rows: &RecordBatch) -> Result<Vec<churn::Window>> {
+    let renamed = |field: &Arc<Field>| match field.name().as_str() {
+        "event_time" => Arc::new(field.as_ref().clone().with_name("t0")),
+        _ => Arc::clone(field),
+    };
+    let schema = Schema::new(rows.schema().fields().iter().map(renamed).collect::<Vec<_>>());
+    let rows = RecordBatch::try_new(Arc::new(schema), rows.columns().to_vec())?;
+    Ok(churn::windows(&[rows])?)
 }
 
 /// The activity without its time column: what a model may look at.

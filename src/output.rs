@@ -16,8 +16,9 @@ const PLAIN_LINE_EVERY: Duration = Duration::from_secs(5);
 
 pub fn start_logging(verbose: u8) {
     let level = match verbose {
-        0 => "warn,lakeward=info",
-        1 => "info",
+        // delta-rs warns of a metric that its own merge does not give.
+        0 => "warn,deltalake_core=error",
+        1 => "info,deltalake_core=error",
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("LAKEWARD_LOG").unwrap_or_else(|_| EnvFilter::new(level));

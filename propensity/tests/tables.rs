@@ -48,7 +48,7 @@ fn bad_columns_are_named() {
     let error = refused(vec![("gap", nan)]);
     assert!(matches!(&error, Error::NotFinite { column, count: 2 } if column == "gap"), "{error}");
     let text: ArrayRef = Arc::new(StringArray::from(vec!["1"]));
-    assert!(matches!(refused(vec![("gap", text.clone())]), Error::ColumnType { .. }));
+    assert!(matches!(refused(vec![("gap", Arc::clone(&text))]), Error::ColumnType { .. }));
     assert!(matches!(refused(vec![("user_id", text)]), Error::NoFeatures));
     assert!(matches!(Table::from_batches(&[]), Err(Error::NoFeatures)));
     let twice = vec!["a".to_owned(), "a".to_owned()];

@@ -55,7 +55,7 @@ impl Default for TrainOptions {
             init_stddev: 0.1,
             min_support: 5,
             popularity_half_life_days: 30.0,
-            validation_users: 2_500,
+            validation_users: 1_000,
             repeat: RepeatPolicy::Allow,
             seed: 42,
         }

@@ -153,7 +153,7 @@ pub async fn churn(
         lakeward_propensity::training_times(as_of, params.horizon_days, params.max_windows, earliest);
     times.push(as_of);
     let rows = shop.churn_training(&times, params.horizon_days).await?;
-    Ok(lakeward_propensity::evaluate(&lakeward_propensity::windows(&[rows])?, as_of, &params)?)
+    Ok(lakeward_propensity::evaluate(&models::churn_windows(&rows)?, as_of, &params)?)
 }
 
 fn print_recommender(report: &lakeward_recommender::EvaluationReport) {

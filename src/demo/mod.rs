@@ -98,8 +98,13 @@ pub async fn run(options: Options, mut config: Config) -> Result<Outcome> {
     let control = Arc::new(Control::open(&server.url("control")).await?);
     steps.end("start Postgres", began, "PostgreSQL runs, with logical replication");
 
-    let ended = everything(&options, &config, &lake, &control, &url, &mut steps, &shutdown).await;
-    shutdown.cancel();
+    // The demo's own end is not an interruption.
+    let stop = shutdown.child_token();
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => Ok(true),
+        ended = everything(&options, &config, &lake, &control, &url, &mut steps, &stop) => ended.map(|()| false),
+    };
+    stop.cancel();
     drop(control);
     server.stop().await?;
     let interrupted = ended?;
@@ -115,7 +120,7 @@ pub async fn run(options: Options, mut config: Config) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Everything but starting and stopping the server; says whether it was interrupted.
+/// Everything but starting and stopping the server. `stop` ends what runs in the background.
 async fn everything(
     options: &Options,
     config: &Config,
@@ -123,24 +128,14 @@ async fn everything(
     control: &Arc<Control>,
     url: &str,
     steps: &mut Steps,
-    shutdown: &CancellationToken,
-) -> Result<bool> {
+    stop: &CancellationToken,
+) -> Result<()> {
     let shop = Shop::choose(options.wheel.as_deref(), &steps.progress)?;
-    let loaded = tokio::select! {
-        () = shutdown.cancelled() => return Ok(true),
-        loaded = load(&shop, url, steps, shutdown) => loaded,
-    };
-    loaded?;
-
-    let (capture, watermark) = tokio::select! {
-        () = shutdown.cancelled() => return Ok(true),
-        captured = capture(config, lake, control, steps, shutdown) => captured?,
-    };
-    let worked = tokio::select! {
-        () = shutdown.cancelled() => Ok(true),
-        worked = work(options, config, lake, control, url, &shop, &capture.handle, &watermark, steps, shutdown) => worked,
-    };
-    shutdown.cancel();
+    load(&shop, url, steps, stop).await?;
+    let (capture, watermark) = capture(config, lake, control, steps, stop).await?;
+    let worked =
+        work(options, config, lake, control, url, &shop, &capture.handle, &watermark, steps, stop).await;
+    stop.cancel();
     capture.running.await.context("the ingester broke")??;
     worked
 }
@@ -203,15 +198,15 @@ async fn work(
     handle: &Handle,
     watermark: &Watermark,
     steps: &mut Steps,
-    shutdown: &CancellationToken,
-) -> Result<bool> {
+    stop: &CancellationToken,
+) -> Result<()> {
     let names = session::shop_names(config);
     learn(config, lake, watermark, steps).await?;
 
     let began = steps.begin("Serving");
     let (store, following) = live::follow_pipeline(handle, lake, &names).await?;
     let state = AppState::new(store, Clock::Stream);
-    live::follow_models(lake, &state, Duration::from_secs(2), shutdown)?;
+    live::follow_models(lake, &state, Duration::from_secs(2), stop)?;
     let listener = match TcpListener::bind(options.address).await {
         Ok(listener) => listener,
         Err(_) => {
@@ -219,7 +214,7 @@ async fn work(
         }
     };
     let base = format!("http://{}", listener.local_addr()?);
-    let serving = tokio::spawn(lakeward_server::serve(listener, state, Limits::default(), shutdown.clone()));
+    let serving = tokio::spawn(lakeward_server::serve(listener, state, Limits::default(), stop.clone()));
     let client = reqwest::Client::new();
     freshness::wait_ready(&client, &base).await?;
     steps.end("serve", began, format!("{base} answers"));
@@ -234,7 +229,7 @@ async fn work(
 
     let began = steps
         .begin(format!("Placing live orders; following {MEASURED_ORDERS} of them from COMMIT to an answer"));
-    let (orders, live) = LiveOrders::start(shop, url, options.speed, shutdown);
+    let (orders, live) = LiveOrders::start(shop, url, options.speed, stop);
     let waits = freshness::measure(&client, &base, orders, MEASURED_ORDERS).await?;
     let fresh = report::Freshness::of(waits).context("no live order was placed")?;
     steps.end(
@@ -253,14 +248,14 @@ async fn work(
     if !options.once {
         steps.progress.say("Orders keep coming until Ctrl-C.");
         tokio::select! {
-            () = shutdown.cancelled() => {}
+            () = stop.cancelled() => {}
             followed = following => followed.context("the online store's task broke")??,
         }
     }
-    shutdown.cancel();
+    stop.cancel();
     live.await.context("the live shop broke")??;
     serving.await.context("the server broke")??;
-    Ok(false)
+    Ok(())
 }
 
 /// Features, models and their evaluation.

@@ -115,7 +115,7 @@ fn staples_come_back_after_their_period() {
 
 #[test]
 fn customers_of_one_archetype_buy_alike() {
-    shop_of(1500, 2, |products, _, customers, orders| {
+    shop_of(6000, 2, |products, _, customers, orders| {
         let main: Vec<Option<usize>> = customers
             .iter()
             .map(|customer| customer.taste.shares.iter().position(|share| *share > 0.8))

@@ -1,7 +1,7 @@
 //! Features of a shop's customers and products: SQL views over the lake as of a watermark, and a live online store.
 //!
 //! Two ways to one truth. [`ShopTables`] runs the views of `views/` on silver as of a watermark and a moment, and
-//! [`build`] writes them to Delta. [`MemoryStore`] mirrors the shop's rows in memory and follows the change stream, so
+//! [`build()`] writes them to Delta. [`MemoryStore`] mirrors the shop's rows in memory and follows the change stream, so
 //! that a committed order shows at once. Where both compute the same thing, tests hold them equal.
 //!
 //! Time is always an argument, in microseconds UTC. An order is **kept** at a moment if it was placed by then and was

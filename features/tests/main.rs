@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 mod activity;
 mod history;
 mod leakage;

@@ -1,5 +1,7 @@
 //! Captured tables against a naive model, on stores that fail.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod commits;
 mod faults;
 mod features;

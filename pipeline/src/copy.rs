@@ -1,5 +1,7 @@
 //! The first copy of all tables, within one exported snapshot.
 
+use std::sync::Arc;
+
 use chrono::Utc;
 use futures::{StreamExt, TryStreamExt, stream};
 use lakeward_cdc::Snapshot;
@@ -25,7 +27,7 @@ pub(crate) async fn copy_all(
             let id = table.id().clone();
             let rows = snapshot.copy(&id, BATCH_ROWS).await?;
             let progress = {
-                let (observer, id) = (observer.clone(), id.clone());
+                let (observer, id) = (Arc::clone(observer), id.clone());
                 move |rows| observer(Event::CopyProgress { table: id.clone(), rows })
             };
             let rows = table.copy(epoch, snapshot.lsn(), taken_at, rows, &progress).await?;

@@ -1,7 +1,7 @@
 //! Churn risk: the probability that a customer places no kept order in the next H days.
 //!
 //! A [`Window`] is one labelled look into the past: every customer's activity as known at `t0`, and whether no
-//! order followed in the horizon. [`train`] uses only windows whose horizon has ended, [`evaluate`] tests on a
+//! order followed in the horizon. [`train()`] uses only windows whose horizon has ended, [`evaluate()`] tests on a
 //! later window than it trains on. Where the activity comes from is the caller's business: any numeric columns do.
 //!
 //! Nothing here is random or depends on the order of rows or on threads: the same windows give the same bytes.

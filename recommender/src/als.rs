@@ -132,7 +132,7 @@ impl Factors {
     }
 
     /// Rounds to what a model file holds.
-    pub(crate) fn to_single(&mut self) {
+    pub(crate) fn round_to_single(&mut self) {
         for value in &mut self.values {
             *value = f64::from(*value as f32);
         }

@@ -75,7 +75,7 @@ impl Catalogue {
         );
         let objective = options.objective();
         let mut factors = als::factorize(&by_user, objective, options.schedule(), |_| after_sweep()).items;
-        factors.to_single();
+        factors.round_to_single();
         Self::new(items.clone(), narrow(&purchases), narrow(&recent), factor_rows, factors, objective)
     }
 

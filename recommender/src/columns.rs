@@ -110,12 +110,10 @@ impl Table<'_> {
             "not an id",
         )?;
         let arrays: Vec<StringArray> = arrays.iter().map(|array| array.as_string::<i32>().clone()).collect();
-        let mut row = 0;
-        for id in arrays.iter().flat_map(|array| array.iter()) {
+        for (row, id) in arrays.iter().flat_map(|array| array.iter()).enumerate() {
             if id.is_none_or(str::is_empty) {
                 return Err(self.invalid(column, row, "an id is empty text; give every row one"));
             }
-            row += 1;
         }
         Ok(arrays)
     }

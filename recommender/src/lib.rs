@@ -2,8 +2,8 @@
 //!
 //! Four scorers: popularity, personal frequency, implicit ALS and their blend, whose weights are chosen on
 //! baskets held out of the training data. Where people buy the same again, frequency and recency lead; where
-//! they do not, ALS does. [`train`] makes a [`Model`], which answers [`Model::recommend`] for a history given
-//! with the question; [`evaluate`] measures on anyone's data.
+//! they do not, ALS does. [`train()`] makes a [`Model`], which answers [`Model::recommend`] for a history given
+//! with the question; [`evaluate()`] measures on anyone's data.
 //!
 //! The crate is pure: no I/O, no clock. Heavy work runs on rayon's current pool, and its result does not
 //! depend on the number of threads.

@@ -82,7 +82,7 @@ pub struct ModelInfo {
     /// The blend's weights by feature.
     pub blend: BTreeMap<String, f64>,
     /// Each scorer's metrics on the baskets held out of the training data. The blend's few weights were
-    /// fitted on the same baskets, so [`crate::evaluate`] is the fair measure.
+    /// fitted on the same baskets, so [`crate::evaluate()`] is the fair measure.
     pub validation: BTreeMap<String, Metrics>,
     /// What a reader of the metrics should know.
     pub notes: Vec<String>,

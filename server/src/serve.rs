@@ -137,7 +137,7 @@ mod tests {
             Limits { request_timeout: Duration::from_millis(20), body_bytes: 8, ..Limits::default() };
         let routes = Router::new()
             .route("/panic", get(|| async { panic!("secret: customer 7") as &'static str }))
-            .route("/slow", get(|| std::future::pending::<&'static str>()))
+            .route("/slow", get(std::future::pending::<&'static str>))
             .route("/bytes", post(|_: axum::body::Bytes| async { "taken" }));
         layered(routes, &limits)
     }

@@ -1,8 +1,8 @@
 //! A shop to try Lakeward on: a synthetic one with something true to find, or real data, in a Postgres database.
 //!
-//! - [`seed`] generates customers with latent tastes, repeat cycles and drop-out, and loads their history.
-//! - [`run`] goes on living from there: orders, status changes, prices, new customers, closed accounts, visits.
-//! - [`import_complete_journey`] and [`import_orders`] load real data; [`replay`] places held-back orders live.
+//! - [`seed()`] generates customers with latent tastes, repeat cycles and drop-out, and loads their history.
+//! - [`run()`] goes on living from there: orders, status changes, prices, new customers, closed accounts, visits.
+//! - [`import_complete_journey`] and [`import_orders`] load real data; [`replay()`] places held-back orders live.
 //!
 //! Every load is one transaction into an empty shop: all of it or nothing. Money is exact to the cent, and
 //! `sum(quantity * price_per_unit)` over an order's lines is its `total_amount`, always.

@@ -20,10 +20,10 @@ use crate::{OnEvent, RunReport, ShopEvent};
 
 /// A product is delivered in such lots …
 const DELIVERY: i32 = 500;
-/// … when a sale leaves less than this: more than the orders that commit at the same time can take.
-const LOW_STOCK: i32 = 100;
+/// … when a sale leaves less than this: more than the orders that wait or commit at the same time can take.
+const LOW_STOCK: i32 = 300;
 /// Planned changes that may wait for one connection.
-const QUEUE: usize = 256;
+const QUEUE: usize = 8;
 const ATTEMPTS: u32 = 5;
 
 pub(crate) struct Line {
@@ -205,7 +205,7 @@ impl Writer {
             prepare("select from products where product_id = any($1) order by product_id for no key update")
                 .await?;
         let sell = prepare(
-            "update products set stock = stock + line.change, updated_at = greatest(updated_at, $3) \
+            "update products set stock = greatest(stock + line.change, 0), updated_at = greatest(updated_at, $3) \
              from (select product, sum(change)::integer as change \
                    from unnest($1::bigint[], $2::integer[]) as line (product, change) group by product) as line \
              where product_id = line.product",

@@ -68,7 +68,7 @@ pub enum Import {
         #[command(flatten)]
         places: Places,
         file: PathBuf,
-        /// Which column is what: user=…,product=…,time=…[,order=…][,quantity=…][,price=…][,name=…][,category=…]
+        /// Which column is what: user=…,product=…,time=… and, if there are, order=…,quantity=…,price=…,name=…,category=…
         #[arg(long)]
         map: OrdersMap,
     },

@@ -120,7 +120,7 @@ pub(crate) fn products(seed: u64, count: u32, categories: u32, start: i64, end: 
                 name: format!("{brand} {noun} {variant}"),
                 category,
                 brand,
-                stock: rng.random_range(200..2000),
+                stock: rng.random_range(500..2500),
                 created_at: start - rng.random_range(0..365 * DAY),
                 prices: prices(seed, index, price, start, end),
             }

@@ -7,7 +7,7 @@ use std::{
 
 use lakeward_postgres::{EmbeddedOptions, EmbeddedPostgres};
 use serde_json::Value;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tokio_postgres::Client;
 
 /// Whatever takes longer will not happen.
@@ -111,26 +111,34 @@ pub fn json(output: &Output) -> Value {
 }
 
 /// A command in the background, killed at the end of the test if it still runs.
-pub struct Background(pub Child);
+pub struct Background {
+    child: Child,
+    /// What it said on standard error.
+    said: NamedTempFile,
+}
 
 impl Background {
     pub fn start(mut command: Command) -> Self {
-        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the command starts"))
+        let said = NamedTempFile::new().expect("a file");
+        let stderr = said.reopen().expect("the file opens again");
+        let child = command.stdout(Stdio::null()).stderr(stderr).spawn().expect("the command starts");
+        Self { child, said }
     }
 
     pub fn kill(mut self) {
-        self.0.kill().expect("it still ran");
-        self.0.wait().expect("it is gone");
+        self.child.kill().expect("it still ran");
+        self.child.wait().expect("it is gone");
     }
 
     /// Ctrl-C; it must end by itself, with exit code 0.
     pub fn interrupt(mut self) {
-        let pid = self.0.id().to_string();
+        let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
         let began = Instant::now();
         loop {
-            if let Some(status) = self.0.try_wait().expect("a child") {
-                assert!(status.success(), "{status}");
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                let said = std::fs::read_to_string(self.said.path()).expect("text");
+                assert!(status.success(), "{status}: {said}");
                 return;
             }
             assert!(began.elapsed() < PATIENCE, "Ctrl-C did not stop it");
@@ -142,8 +150,8 @@ impl Background {
 impl Drop for Background {
     fn drop(&mut self) {
         // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

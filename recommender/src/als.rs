@@ -8,15 +8,13 @@
 //! A row depends on nothing but the opposite side, and sums run in a fixed order, so the result does not
 //! depend on the number of threads.
 
-use nalgebra::{Cholesky, DMatrix, DMatrixView, DVector, Dyn};
+use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 /// Rows gathered at a time when a row's matrix is put together.
 const GATHER: usize = 256;
-/// Least number of vectors in a product with many rows.
-const MIN_WIDTH: usize = 8;
 /// Rows summed in one piece of a Gramian.
 const GRAM_ROWS: usize = 1024;
 
@@ -138,22 +136,6 @@ impl Factors {
         }
     }
 
-    /// The products of every row with each of some vectors. A vector's products do not depend on the others.
-    pub(crate) fn products(&self, vectors: &[&[f64]]) -> Vec<Vec<f64>> {
-        let rows = self.rows();
-        if rows == 0 {
-            return vec![Vec::new(); vectors.len()];
-        }
-        // Fewer vectors would go another way through the matrix product and be rounded otherwise.
-        let width = vectors.len().max(MIN_WIDTH);
-        let mut left = DMatrix::zeros(width, self.dims);
-        for (mut row, vector) in left.row_iter_mut().zip(vectors) {
-            row.copy_from_slice(vector);
-        }
-        let products = left * DMatrixView::from_slice(&self.values, self.dims, rows);
-        vectors.iter().zip(products.row_iter()).map(|(_, row)| row.iter().copied().collect()).collect()
-    }
-
     /// YᵀY, its pieces summed in order.
     fn gram(&self) -> DMatrix<f64> {
         let dims = self.dims;
@@ -170,12 +152,33 @@ impl Factors {
     }
 }
 
-/// Adds Σ r rᵀ over the rows of a row-major matrix (a rank-k update by one matrix product).
+/// Adds Σ r rᵀ over the rows of a row-major matrix (a rank-k update by one matrix product). nalgebra's own
+/// product would need a transposed copy: with a transposed view, version 0.35 reads out of bounds.
 fn add_squares(sum: &mut DMatrix<f64>, rows: &[f64], dims: usize) {
+    assert!(sum.shape() == (dims, dims) && rows.len().is_multiple_of(dims), "shapes do not fit");
     let count = rows.len() / dims;
-    let columns = DMatrixView::from_slice(rows, dims, count);
-    // A copy, since nalgebra 0.35 reads out of bounds when a small product has a transposed view.
-    sum.gemm(1.0, &columns, &columns.transpose(), 1.0);
+    let stride = dims as isize;
+    // SAFETY: the left factor is `rows` seen as dims × count with strides (1, dims), the right one the same
+    // seen as count × dims with strides (dims, 1): both stay within its count · dims values. The sum is
+    // dims × dims by columns, so strides (1, dims) stay within it, and it does not overlap `rows`.
+    unsafe {
+        matrixmultiply::dgemm(
+            dims,
+            count,
+            dims,
+            1.0,
+            rows.as_ptr(),
+            1,
+            stride,
+            rows.as_ptr(),
+            stride,
+            1,
+            1.0,
+            sum.as_mut_ptr(),
+            1,
+            stride,
+        );
+    }
 }
 
 /// Solves rows of one side, given the other.

@@ -9,6 +9,8 @@ use crate::options::TrainOptions;
 
 pub(crate) const MICROS_PER_DAY: f64 = 86_400e6;
 
+/// Least number of users in a matrix product.
+const MIN_WIDTH: usize = 8;
 /// This share of the items is called popular.
 const POPULAR_SHARE: f64 = 0.01;
 
@@ -25,6 +27,8 @@ pub(crate) struct Catalogue {
     pub(crate) factors: Factors,
     pub(crate) objective: Objective,
     weighted_gram: DMatrix<f64>,
+    /// The factors by columns, which the matrix product reads fastest.
+    by_dimension: DMatrix<f64>,
     /// Natural logarithms of 1 + `purchases` and 1 + `recent`.
     pub(crate) log_purchases: Vec<f64>,
     pub(crate) log_recent: Vec<f64>,
@@ -92,6 +96,7 @@ impl Catalogue {
         let log = |values: &[f32]| values.iter().map(|&v| f64::from(v).ln_1p()).collect();
         let norms = (0..factors.rows()).map(|row| norm(factors.row(row))).collect();
         Self {
+            by_dimension: DMatrix::from_row_slice(factors.rows(), factors.dims, &factors.values),
             log_purchases: log(&purchases),
             log_recent: log(&recent),
             popular_from: popular_from(&recent),
@@ -140,11 +145,23 @@ impl Catalogue {
 
     /// x·y of every item with each of some users; 0 for items without factors.
     pub(crate) fn als_scores(&self, users: &[&[f64]]) -> Vec<Vec<f64>> {
-        let products = self.factors.products(users);
-        let spread = |products: Vec<f64>| {
-            self.factor_rows.iter().map(|row| row.map_or(0.0, |row| products[row as usize])).collect()
+        // Fewer columns would go another way through the matrix product and be rounded otherwise.
+        let width = users.len().max(MIN_WIDTH);
+        let mut right = DMatrix::zeros(self.factors.dims, width);
+        for (mut column, user) in right.column_iter_mut().zip(users) {
+            column.copy_from_slice(user);
+        }
+        let products = &self.by_dimension * right;
+        let spread = |products: &[f64]| {
+            let mut scores = vec![0.0; self.len()];
+            for (score, row) in scores.iter_mut().zip(&self.factor_rows) {
+                if let Some(row) = row {
+                    *score = products[*row as usize];
+                }
+            }
+            scores
         };
-        products.into_iter().map(spread).collect()
+        users.iter().zip(products.column_iter()).map(|(_, column)| spread(column.as_slice())).collect()
     }
 }
 

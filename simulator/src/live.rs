@@ -21,7 +21,7 @@ use crate::{OnEvent, RunReport, ShopEvent};
 /// A product is delivered in such lots …
 const DELIVERY: i32 = 500;
 /// … when a sale leaves less than this: more than the orders that wait or commit at the same time can take.
-const LOW_STOCK: i32 = 300;
+const LOW_STOCK: i32 = 450;
 /// Planned changes that may wait for one connection.
 const QUEUE: usize = 8;
 const ATTEMPTS: u32 = 5;

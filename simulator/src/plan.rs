@@ -420,7 +420,7 @@ mod tests {
                 let stock = stock.get_mut(&line.product_id).unwrap();
                 *stock += line.stock_change;
                 delivered |= line.stock_change > 0;
-                assert!(*stock >= 300);
+                assert!(*stock >= 450);
             }
         }
         assert!(delivered);

@@ -16,7 +16,7 @@ use crate::{OnEvent, RunReport};
 
 /// Above this rate one connection may not keep up: a commit waits for the disk.
 const RATE_OF_ONE_CONNECTION: f64 = 20.0;
-const CONNECTIONS: usize = 6;
+const CONNECTIONS: usize = 12;
 /// Customers without an order for so long before the shop's last one are taken for gone.
 const GONE_DAYS: i32 = 60;
 /// Keys fetched at a time.

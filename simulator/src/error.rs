@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use tokio_postgres::error::SqlState;
+use lakeward_postgres::is_retryable;
 
 /// What went wrong in the shop. [`Error::is_retryable`] tells whether the same call can succeed later.
 #[derive(Debug, thiserror::Error)]
@@ -94,18 +94,6 @@ impl Error {
     pub(crate) fn postgres(action: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Self {
         let action = action.into();
         move |source| Self::Postgres { action, source }
-    }
-}
-
-fn is_retryable(error: &tokio_postgres::Error) -> bool {
-    match error.code() {
-        // Connection, conflict, resources, operator intervention: the classes in which Postgres says «try again».
-        Some(code) => {
-            matches!(code.code().get(..2), Some("08" | "40" | "53" | "57" | "58"))
-                || *code == SqlState::LOCK_NOT_AVAILABLE
-        }
-        // Without an SQLSTATE the server never answered.
-        None => true,
     }
 }
 

@@ -139,6 +139,15 @@ pub fn pipeline_observer(progress: &Progress) -> Observer {
             }
             Event::Streaming { from } => progress.say(format!("Following changes from {from}")),
             Event::Skipped { table, reason } => progress.say(format!("Left out {table}: {reason}")),
+            Event::Stopped(table) => progress.say(format!(
+                "Stopped {}: {}. Its later changes do not arrive, the other tables go on. To have it whole again: \
+                 `lakeward source drop`, then `lakeward ingest` into another lake",
+                table.id, table.reason
+            )),
+            Event::Nulled { values } => progress.say(format!(
+                "{values} values are null in the lake: NaN, infinity or a time out of range, which their columns \
+                 cannot hold there"
+            )),
             Event::Lost { reason } => {
                 progress.say(format!("Something was lost: {reason}. All tables are copied anew."));
             }

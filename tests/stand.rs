@@ -131,15 +131,19 @@ impl Background {
     }
 
     /// Ctrl-C; it must end by itself, with exit code 0.
-    pub fn interrupt(mut self) {
+    pub fn interrupt(self) {
+        let (code, said) = self.interrupted();
+        assert_eq!(code, Some(0), "{said}");
+    }
+
+    /// Ctrl-C; it must end by itself. Its exit code, and what it said on standard error.
+    pub fn interrupted(mut self) -> (Option<i32>, String) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
-                let said = std::fs::read_to_string(self.said.path()).expect("text");
-                assert!(status.success(), "{status}: {said}");
-                return;
+                return (status.code(), std::fs::read_to_string(self.said.path()).expect("text"));
             }
             assert!(began.elapsed() < PATIENCE, "Ctrl-C did not stop it");
             std::thread::sleep(Duration::from_millis(20));

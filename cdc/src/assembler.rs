@@ -1,8 +1,11 @@
 //! Messages of the stream to columnar batches with positions: no I/O.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use lakeward_change::{ChangeBatch, Lsn, Op, Position, TableId};
+use lakeward_change::{ChangeBatch, Lsn, Op, Position, StoppedTable, TableId};
 
 use crate::{
     CdcError,
@@ -23,6 +26,9 @@ pub(crate) struct Assembler {
     relations: HashMap<u32, Option<usize>>,
     builders: Vec<TableBuilder>,
     transaction: Option<Transaction>,
+    /// Tables whose definition changed; and those of them that nobody was told of yet.
+    stopped: HashSet<usize>,
+    newly_stopped: Vec<StoppedTable>,
     rows: usize,
     bytes: usize,
     committed_at: Option<i64>,
@@ -48,6 +54,8 @@ impl Assembler {
             tables,
             relations: HashMap::new(),
             transaction: None,
+            stopped: HashSet::new(),
+            newly_stopped: Vec::new(),
             rows: 0,
             bytes: 0,
             committed_at: None,
@@ -62,6 +70,10 @@ impl Assembler {
     /// Approximate size of the pending changes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    pub(crate) fn has_stopped(&self) -> bool {
+        !self.newly_stopped.is_empty()
     }
 
     pub(crate) fn nulled(&self) -> u64 {
@@ -91,7 +103,10 @@ impl Assembler {
                 Some(_) => Ok(()),
                 None => Err(CdcError::Sequence("a commit without a begin".into())),
             },
-            Message::Relation(relation) => self.describe(&relation),
+            Message::Relation(relation) => {
+                self.describe(&relation);
+                Ok(())
+            }
             Message::Insert { relation, new } => {
                 let (table, stamp) = self.change(relation, lsn)?;
                 let Some(table) = table else { return Ok(()) };
@@ -122,6 +137,11 @@ impl Assembler {
             }
             Message::Other => Ok(()),
         }
+    }
+
+    /// The tables that stopped since the last call.
+    pub(crate) fn take_stopped(&mut self) -> Vec<StoppedTable> {
+        std::mem::take(&mut self.newly_stopped)
     }
 
     /// The pending changes, at most one batch a table, and the newest commit time among them.
@@ -228,21 +248,20 @@ impl Assembler {
         Ok((*table, stamp))
     }
 
-    fn describe(&mut self, relation: &Relation) -> Result<(), CdcError> {
+    /// A table that is described otherwise than it was captured stops; a later return to the old form does not help.
+    fn describe(&mut self, relation: &Relation) {
         let id = TableId::new(relation.schema.as_str(), relation.name.as_str());
         let named = self.by_name.get(&id).copied();
         let known = self.tables.iter().position(|table| table.oid == relation.id);
         if let Some(table) = known.or(named)
             && let Some(difference) = difference(&self.tables[table], relation)
+            && self.stopped.insert(table)
         {
-            return Err(CdcError::SchemaChanged {
-                table: self.tables[table].schema.id.clone(),
-                difference,
-                at: self.open_transaction().unwrap_or_default(),
-            });
+            let at = self.open_transaction().unwrap_or_default();
+            let reason = format!("its definition changed in the source at or before {at}: {difference}");
+            self.newly_stopped.push(StoppedTable { id: self.tables[table].schema.id.clone(), reason });
         }
-        self.relations.insert(relation.id, known);
-        Ok(())
+        self.relations.insert(relation.id, known.filter(|table| !self.stopped.contains(table)));
     }
 
     fn check_width(&self, table: usize, tuple: Tuple<'_>) -> Result<(), CdcError> {

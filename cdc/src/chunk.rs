@@ -1,7 +1,7 @@
 //! What a change source gives.
 
 use async_trait::async_trait;
-use lakeward_change::{ChangeBatch, Lsn};
+use lakeward_change::{ChangeBatch, Lsn, StoppedTable};
 
 use crate::CdcError;
 
@@ -10,6 +10,8 @@ use crate::CdcError;
 pub struct Chunk {
     /// At most one batch a table, rows in stream order.
     pub batches: Vec<ChangeBatch>,
+    /// Tables that changed their definition in the source: their batch here is the last one.
+    pub stopped: Vec<StoppedTable>,
     pub boundary: Boundary,
     /// Newest commit time among the rows, microseconds UTC.
     pub committed_at: Option<i64>,

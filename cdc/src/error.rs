@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lakeward_change::{Lsn, TableId};
+use lakeward_change::TableId;
 
 use crate::{protocol::ProtocolError, values::ValueError};
 
@@ -46,11 +46,6 @@ pub enum CdcError {
     OtherSystem { expected: String, found: String },
     #[error("the snapshot waits for transactions that were open before it, {waited:?} so far: {holder}")]
     HeldUp { waited: Duration, holder: String },
-    #[error(
-        "table {table} changed its definition in the source at or before {at}: {difference}; \
-         capture of a changed table is not supported yet: drop the source and ingest it anew"
-    )]
-    SchemaChanged { table: TableId, difference: String, at: Lsn },
     #[error("cannot read column {column} of table {table}")]
     Value {
         table: TableId,

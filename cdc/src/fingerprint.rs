@@ -15,7 +15,7 @@
 //!
 //! A row `(1::int8, null, 'é', 0.5::numeric(12,2), true)` has the text `1:1-2:é4:0.501:t`.
 
-use lakeward_change::ColumnType;
+use lakeward_change::{BucketSum, ColumnType};
 use tokio_postgres::Client;
 
 use crate::{
@@ -23,14 +23,6 @@ use crate::{
     catalog::{Definition, oid},
     connection::quote_identifier,
 };
-
-/// Rows of a table whose key falls into one bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BucketSum {
-    pub bucket: u8,
-    pub rows: u64,
-    pub sum: i128,
-}
 
 pub(crate) async fn bucket_sums(client: &Client, table: &Definition) -> Result<Vec<BucketSum>, CdcError> {
     let sql = format!(

@@ -28,7 +28,7 @@ mod values;
 pub use chunk::{Boundary, ChangeStream, Chunk};
 pub use doctor::{Finding, Level, doctor};
 pub use error::CdcError;
-pub use fingerprint::{BucketSum, key_values};
+pub use fingerprint::key_values;
 pub use protocol::ProtocolError;
 pub use slot::SlotState;
 pub use snapshot::Snapshot;

@@ -10,12 +10,12 @@ use std::{
 
 use arrow::array::RecordBatch;
 use futures::{Stream, TryStreamExt, stream::try_unfold};
-use lakeward_change::{Lsn, TableId};
+use lakeward_change::{BucketSum, Lsn, TableId};
 use pgwire_replication::ReplicationClient;
 use tokio_postgres::{Client, CopyOutStream};
 
 use crate::{
-    BucketSum, CdcError,
+    CdcError,
     catalog::{Catalog, Definition},
     connection::{connect, quote_literal},
     copy::CopyDecoder,

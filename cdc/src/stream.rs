@@ -29,14 +29,7 @@ pub struct PostgresStream {
     confirmed: Lsn,
     max_rows: usize,
     max_bytes: usize,
-    state: State,
-}
-
-enum State {
-    Running,
-    /// Fails once what precedes the failure is delivered.
-    Failing(CdcError),
-    Ended,
+    ended: bool,
 }
 
 /// How far the stream has come, and how far it may go.
@@ -121,7 +114,7 @@ impl PostgresStream {
             confirmed: from,
             max_rows,
             max_bytes,
-            state: State::Running,
+            ended: false,
         }
     }
 
@@ -200,17 +193,17 @@ impl PostgresStream {
     }
 
     fn chunk(&mut self) -> Result<Option<Chunk>, CdcError> {
-        let rows = self.assembler.rows() > 0;
+        let news = self.assembler.rows() > 0 || self.assembler.has_stopped();
         let boundary = match self.assembler.open_transaction() {
-            Some(_) if !rows => return Ok(None),
+            Some(_) if !news => return Ok(None),
             Some(commit) if self.assembler.is_inside_transaction() => Boundary::Open { commit },
-            _ => match self.cursor.report(rows) {
+            _ => match self.cursor.report(news) {
                 Some(end) => Boundary::Closed { end },
                 None => return Ok(None),
             },
         };
         let (batches, committed_at) = self.assembler.take()?;
-        Ok(Some(Chunk { batches, boundary, committed_at }))
+        Ok(Some(Chunk { batches, stopped: self.assembler.take_stopped(), boundary, committed_at }))
     }
 
     /// Takes in what is at hand, up to a full chunk.
@@ -249,22 +242,12 @@ impl PostgresStream {
 #[async_trait]
 impl ChangeStream for PostgresStream {
     async fn next(&mut self) -> Result<Chunk, CdcError> {
-        if matches!(self.state, State::Running) {
-            match self.step().await {
-                Ok(chunk) => return Ok(chunk),
-                Err(error) => self.state = State::Failing(error),
-            }
-            // What came before a changed definition is whole and would otherwise never arrive.
-            if matches!(self.state, State::Failing(CdcError::SchemaChanged { .. }))
-                && let Some(chunk) = self.chunk()?
-            {
-                return Ok(chunk);
-            }
+        if self.ended {
+            return Err(CdcError::Ended);
         }
-        match std::mem::replace(&mut self.state, State::Ended) {
-            State::Failing(error) => Err(error),
-            State::Running | State::Ended => Err(CdcError::Ended),
-        }
+        let step = self.step().await;
+        self.ended = step.is_err();
+        step
     }
 
     fn stop_before(&mut self, lsn: Option<Lsn>) {

@@ -4,11 +4,13 @@
 //! decoder on. Order is commit order, carried by [`Position`].
 
 mod batch;
+mod checksum;
 mod fold;
 mod position;
 mod schema;
 
 pub use batch::{ChangeBatch, Op};
+pub use checksum::BucketSum;
 pub use fold::{FoldError, Folded, Segment, after, fold, split_at_truncates};
 pub use position::{Lsn, Position};
-pub use schema::{Column, ColumnType, TableId, TableSchema};
+pub use schema::{Column, ColumnType, StoppedTable, TableId, TableSchema};

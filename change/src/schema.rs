@@ -24,6 +24,14 @@ impl fmt::Display for TableId {
     }
 }
 
+/// A table whose capture has stopped: what changes in it from here on does not arrive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoppedTable {
+    #[serde(flatten)]
+    pub id: TableId,
+    pub reason: String,
+}
+
 /// What a column holds. Whatever has no type of its own lands as text, in the source's own output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -62,6 +62,7 @@ impl Captured {
             stream_time: Some(100 * DAY),
             reason: "test".into(),
             tables: self.tables.iter().map(|table| (table.id().clone(), table.watermark_entry())).collect(),
+            stopped: Vec::new(),
         }
     }
 

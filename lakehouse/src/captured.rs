@@ -42,6 +42,19 @@ pub struct CapturedTable {
     pub(crate) stale: bool,
 }
 
+impl Lake {
+    /// Fails with [`LakeError::SchemaChanged`] if the silver table was captured with another definition.
+    ///
+    /// # Errors
+    /// Also if the store fails.
+    pub async fn check_definition(&self, silver_path: &str, schema: &TableSchema) -> Result<(), LakeError> {
+        match Table::open(self, silver_path).await?.captured_schema()? {
+            Some(stored) => check_same(silver_path, &stored, schema),
+            None => Err(LakeError::NoTable { table: silver_path.to_owned() }),
+        }
+    }
+}
+
 impl CapturedTable {
     /// Reads what there is of the table; creates nothing.
     ///

@@ -44,7 +44,7 @@ pub enum LakeError {
     NotCopied { table: String },
     #[error("changes of {table} are of epoch {found}, the table is at epoch {epoch}")]
     Epoch { table: String, epoch: i64, found: i64 },
-    #[error("the definition of {table} has changed: {difference}; copy it anew into an empty lake")]
+    #[error("the definition of {table} has changed: {difference}")]
     SchemaChanged { table: String, difference: String },
     #[error("{table} cannot be captured: the column {column:?} {reason}")]
     Column { table: String, column: String, reason: &'static str },

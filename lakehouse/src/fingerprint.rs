@@ -22,20 +22,11 @@ use deltalake::datafusion::{
     physical_plan::{ExecutionPlanProperties, execute_stream_partitioned},
 };
 use futures::TryStreamExt;
-use lakeward_change::{ColumnType, TableSchema};
+use lakeward_change::{BucketSum, ColumnType, TableSchema};
 use md5::{Digest, Md5};
 use tokio::task::JoinSet;
 
 use crate::{Lake, LakeError, table::Table};
-
-/// The rows whose keys' hashes fall into one of 64 buckets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BucketSum {
-    pub bucket: u8,
-    pub rows: u64,
-    /// Of the rows' hashes.
-    pub sum: i128,
-}
 
 const BUCKETS: usize = 64;
 

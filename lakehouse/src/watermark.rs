@@ -9,7 +9,7 @@ use arrow::{
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit},
 };
 use deltalake::datafusion::{common::Column, logical_expr::Expr, prelude::lit};
-use lakeward_change::{ChangeBatch, Lsn, TableId};
+use lakeward_change::{ChangeBatch, Lsn, StoppedTable, TableId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -34,6 +34,9 @@ pub struct Watermark {
     pub reason: String,
     #[serde(with = "entries")]
     pub tables: BTreeMap<TableId, WatermarkTable>,
+    /// Tables that an earlier cut had and this one lacks.
+    #[serde(default)]
+    pub stopped: Vec<StoppedTable>,
 }
 
 /// A captured table in a cut. Paths are relative to the lake.

@@ -27,6 +27,7 @@ fn watermark(source: &str, lsn: u64, table: Option<&CapturedTable>) -> Watermark
         stream_time: Some(TAKEN_AT + lsn as i64),
         reason: "test".to_owned(),
         tables: table.map(|t| (t.id().clone(), t.watermark_entry())).into_iter().collect(),
+        stopped: Vec::new(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lakeward_change::{Lsn, TableId};
+use lakeward_change::{Lsn, StoppedTable, TableId};
 use lakeward_lakehouse::Watermark;
 
 /// A step of the pipeline, told as it happens.
@@ -12,6 +12,12 @@ pub enum Event {
     Skipped {
         table: TableId,
         reason: String,
+    },
+    /// A table leaves the capture; the others go on.
+    Stopped(StoppedTable),
+    /// So many values since the last time that their columns' types cannot hold are null in the lake.
+    Nulled {
+        values: u64,
     },
     /// What was captured before no longer fits the source; all tables are copied anew.
     Lost {

@@ -5,10 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use chrono::Utc;
-use futures::{TryStreamExt, stream};
 use lakeward_cdc::{PostgresOptions, PostgresSource, SlotState};
-use lakeward_change::TableId;
-use lakeward_lakehouse::{CapturedTable, Lake, SourceRef, Watermark, WatermarkTable};
+use lakeward_change::{StoppedTable, TableId, TableSchema};
+use lakeward_lakehouse::{CapturedTable, Lake, LakeError, SourceRef, Watermark, WatermarkTable};
 use lakeward_postgres::Control;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -104,7 +103,7 @@ impl Pipeline {
         if let SlotState::Present { active_pid: Some(pid), .. } = slot {
             return Err(PipelineError::SlotInUse { slot: source.slot_name().to_owned(), pid });
         }
-        let tables = open_tables(&self.lake, &source).await?;
+        let (tables, changed) = open_tables(&self.lake, &source).await?;
         let newest = self.lake.latest_watermark(Some(source.name())).await?;
         let origin = Origin {
             system_id: source.system_id(),
@@ -115,7 +114,8 @@ impl Pipeline {
         let (tables, watermark) = match decide(newest.as_ref(), &slot, &origin, next_epoch) {
             Start::Resume { from: _, epoch } => {
                 let watermark = newest.ok_or(PipelineError::Stopped("the start"))?;
-                (self.captured(tables, &watermark, epoch), Arc::new(watermark))
+                let (tables, watermark) = self.captured(tables, changed, watermark, epoch);
+                (tables, Arc::new(watermark))
             }
             Start::Copy { epoch, drop_slot, lost } => {
                 if let Some(reason) = lost {
@@ -126,7 +126,7 @@ impl Pipeline {
                 }
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
-                    copied = self.first_copy(&source, tables, epoch) => copied?,
+                    copied = self.first_copy(&source, tables, changed, epoch) => copied?,
                 }
             }
         };
@@ -140,8 +140,12 @@ impl Pipeline {
         &self,
         source: &PostgresSource,
         tables: Vec<CapturedTable>,
+        changed: Vec<StoppedTable>,
         epoch: i64,
     ) -> Result<(Vec<CapturedTable>, Arc<Watermark>), PipelineError> {
+        for table in &changed {
+            (self.observer)(Event::Stopped(table.clone()));
+        }
         source.prepare().await?;
         let snapshot = source.create_slot(SLOT_WAIT).await?;
         let tables = copy_all(&snapshot, tables, epoch, self.options.copy_parallel, &self.observer).await?;
@@ -154,24 +158,47 @@ impl Pipeline {
             stream_time: Some(Utc::now().timestamp_micros()),
             reason: "copy".to_owned(),
             tables: tables.iter().map(watermark_table).collect(),
+            stopped: changed,
         });
         self.lake.append_watermark(&watermark).await?;
+        if snapshot.nulled() > 0 {
+            (self.observer)(Event::Nulled { values: snapshot.nulled() });
+        }
         (self.observer)(Event::Committed(Arc::clone(&watermark)));
         Ok((tables, watermark))
     }
 
-    /// The tables that the watermark's generation holds; one that came later is said to be left out.
-    fn captured(&self, tables: Vec<CapturedTable>, watermark: &Watermark, epoch: i64) -> Vec<CapturedTable> {
-        let (captured, new): (Vec<_>, Vec<_>) = tables.into_iter().partition(|table| {
+    /// The tables that the watermark's generation holds, and the watermark without those that cannot go on: what has
+    /// another definition now, or is gone, is stopped; what came later is said to be left out.
+    fn captured(
+        &self,
+        tables: Vec<CapturedTable>,
+        mut changed: Vec<StoppedTable>,
+        mut watermark: Watermark,
+        epoch: i64,
+    ) -> (Vec<CapturedTable>, Watermark) {
+        let (captured, left_out): (Vec<_>, Vec<_>) = tables.into_iter().partition(|table| {
             table.durable().is_some_and(|durable| durable.epoch == epoch)
                 && watermark.tables.contains_key(table.id())
         });
-        for table in new {
-            let reason =
-                "it is newer than the first copy: `lakeward source drop`, then `lakeward ingest` copies anew";
-            (self.observer)(Event::Skipped { table: table.id().clone(), reason: reason.to_owned() });
+        for table in left_out {
+            if watermark.stopped.iter().all(|stopped| stopped.id != *table.id()) {
+                let reason = "it is newer than the first copy: `lakeward source drop`, then `lakeward ingest` \
+                              copies anew";
+                (self.observer)(Event::Skipped { table: table.id().clone(), reason: reason.to_owned() });
+            }
         }
-        captured
+        let gone = watermark.tables.extract_if(.., |id, _| captured.iter().all(|table| table.id() != id));
+        for (id, _) in gone {
+            let told =
+                changed.iter().position(|table| table.id == id).map(|found| changed.swap_remove(found));
+            let gone = || "the source has no such table any more, or it is no longer chosen".to_owned();
+            watermark.stopped.push(told.unwrap_or_else(|| StoppedTable { id, reason: gone() }));
+        }
+        for table in &watermark.stopped {
+            (self.observer)(Event::Stopped(table.clone()));
+        }
+        (captured, watermark)
     }
 }
 
@@ -180,13 +207,25 @@ fn watermark_table(table: &CapturedTable) -> (TableId, WatermarkTable) {
     (table.id().clone(), table.watermark_entry())
 }
 
-async fn open_tables(lake: &Lake, source: &PostgresSource) -> Result<Vec<CapturedTable>, PipelineError> {
+/// The tables as the lake has them; those apart that the lake has with another definition.
+async fn open_tables(
+    lake: &Lake,
+    source: &PostgresSource,
+) -> Result<(Vec<CapturedTable>, Vec<StoppedTable>), PipelineError> {
     let reference = SourceRef { name: source.name().to_owned(), system_id: source.system_id().to_owned() };
-    let tables = stream::iter(source.tables().iter().map(Ok))
-        .and_then(async |schema| CapturedTable::open(lake, &reference, Arc::clone(schema)).await)
-        .try_collect()
-        .await?;
-    Ok(tables)
+    let (mut tables, mut others) = (Vec::new(), Vec::new());
+    for schema in source.tables() {
+        match CapturedTable::open(lake, &reference, Arc::clone(schema)).await {
+            Ok(table) => tables.push(table),
+            Err(LakeError::SchemaChanged { difference, .. }) => others.push(changed(schema, &difference)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((tables, others))
+}
+
+pub(crate) fn changed(schema: &TableSchema, difference: &str) -> StoppedTable {
+    StoppedTable { id: schema.id.clone(), reason: format!("its definition is not the lake's: {difference}") }
 }
 
 fn nothing_to_capture(source: &PostgresSource) -> PipelineError {

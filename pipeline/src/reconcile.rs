@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use lakeward_cdc::{PostgresSource, SlotState, Snapshot, key_values};
-use lakeward_change::{Lsn, TableSchema};
-use lakeward_lakehouse::{Lake, Watermark, WatermarkTable};
+use lakeward_change::{Lsn, StoppedTable, TableSchema};
+use lakeward_lakehouse::{Lake, LakeError, Watermark, WatermarkTable};
 use lakeward_postgres::{Control, CutState};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Observer, Options, Pipeline, PipelineError};
+use crate::{Observer, Options, Pipeline, PipelineError, ingest::changed};
 
 /// Differing keys that are named; all are counted.
 const NAMED_KEYS: usize = 20;
@@ -31,6 +31,8 @@ pub struct ReconcileReport {
     /// No ingester was running, so one ran to the point.
     pub ran_ingester: bool,
     pub tables: Vec<TableReport>,
+    /// Tables whose capture has stopped: the lake holds an older state of them, which is not compared.
+    pub stopped: Vec<StoppedTable>,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,7 +62,7 @@ pub enum DifferenceKind {
 
 impl ReconcileReport {
     pub fn is_clean(&self) -> bool {
-        self.tables.iter().all(|table| table.differing == 0)
+        self.stopped.is_empty() && self.tables.iter().all(|table| table.differing == 0)
     }
 }
 
@@ -87,9 +89,16 @@ pub async fn reconcile(
         run_ingester_during(asked, lake, control, options, observer).await?
     };
     let mut tables = Vec::new();
+    let mut stopped = watermark.stopped;
     for schema in source.tables() {
-        if let Some(entry) = watermark.tables.get(&schema.id) {
-            tables.push(compare(lake, &snapshot, schema, entry).await?);
+        let Some(entry) = watermark.tables.get(&schema.id) else { continue };
+        match lake.check_definition(&entry.silver_path, schema).await {
+            Ok(()) => tables.push(compare(lake, &snapshot, schema, entry).await?),
+            // The stream has not met a change of the table since.
+            Err(LakeError::SchemaChanged { difference, .. }) => {
+                stopped.push(changed(schema, &difference));
+            }
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(ReconcileReport {
@@ -97,6 +106,7 @@ pub async fn reconcile(
         lsn: watermark.lsn.to_string(),
         ran_ingester: !running,
         tables,
+        stopped,
     })
 }
 

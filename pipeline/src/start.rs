@@ -87,6 +87,7 @@ mod tests {
             stream_time: None,
             reason: "cut".into(),
             tables: BTreeMap::new(),
+            stopped: Vec::new(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use futures::future::{BoxFuture, OptionFuture};
 use lakeward_cdc::{Boundary, ChangeStream, Chunk, PostgresSource, PostgresStream};
-use lakeward_change::{ChangeBatch, Lsn, TableId};
+use lakeward_change::{ChangeBatch, Lsn, StoppedTable, TableId};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Watermark, WatermarkTable};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -49,6 +49,10 @@ pub(crate) struct Streaming<'a> {
     /// Changes were routed that no cut covers yet, since when.
     dirty: Option<Instant>,
     stream_time: Option<i64>,
+    /// Tables that the next watermark lacks.
+    stopped: Vec<StoppedTable>,
+    /// Values that became null and were told of.
+    nulled: u64,
     watermark: Arc<Watermark>,
     watermark_at: Instant,
     cut: Option<BoxFuture<'static, Result<Arc<Watermark>, PipelineError>>>,
@@ -106,6 +110,8 @@ impl<'a> Streaming<'a> {
             open: false,
             dirty: None,
             stream_time: watermark.stream_time,
+            stopped: watermark.stopped.clone(),
+            nulled: 0,
             watermark,
             watermark_at: Instant::now(),
             cut: None,
@@ -149,7 +155,11 @@ impl<'a> Streaming<'a> {
                     Err(PipelineError::Stopped(_)) => return Err(self.failed_lane().await),
                     Err(error) => return Err(error),
                 },
-                Some(ended) = self.tasks.join_next() => return Err(lane_error(ended)),
+                Some(ended) = self.tasks.join_next() => match ended {
+                    // A stopped table's.
+                    Ok(Ok(())) => {}
+                    ended => return Err(lane_error(ended)),
+                },
                 Some(command) = commands.recv() => self.obey(command),
                 () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
                 _ = tick.tick() => self.look_around().await?,
@@ -217,6 +227,8 @@ impl<'a> Streaming<'a> {
         let mut watermark = Watermark::clone(&self.watermark);
         watermark.lsn = self.routed;
         watermark.stream_time = self.stream_time;
+        watermark.stopped.clone_from(&self.stopped);
+        watermark.tables.retain(|id, _| self.lanes.contains_key(id));
         reason.clone_into(&mut watermark.reason);
         self.cut = Some(Box::pin(complete_cut(Arc::clone(&self.lake), watermark, replies)));
         Ok(())
@@ -269,7 +281,7 @@ impl<'a> Streaming<'a> {
                 self.routed = self.routed.max(end);
             }
         }
-        if chunk.batches.is_empty() {
+        if chunk.batches.is_empty() && chunk.stopped.is_empty() {
             return Ok(());
         }
         self.dirty.get_or_insert_with(Instant::now);
@@ -295,7 +307,26 @@ impl<'a> Streaming<'a> {
                 return Err(self.failed_lane().await);
             }
         }
+        for table in &chunk.stopped {
+            self.stop(table).await?;
+        }
+        let nulled = self.stream.nulled();
+        if nulled > self.nulled {
+            (self.observer)(Event::Nulled { values: nulled - self.nulled });
+            self.nulled = nulled;
+        }
         metrics::gauge!("lakeward_buffered_bytes").set(self.budget.used() as f64);
+        Ok(())
+    }
+
+    /// Writes what came before, then closes the table's lane; the next watermark says so.
+    async fn stop(&mut self, table: &StoppedTable) -> Result<(), PipelineError> {
+        let Some(lane) = self.lanes.remove(&table.id) else { return Ok(()) };
+        if lane.send(Message::Flush).await.is_err() {
+            return Err(self.failed_lane().await);
+        }
+        self.stopped.push(table.clone());
+        (self.observer)(Event::Stopped(table.clone()));
         Ok(())
     }
 
@@ -310,10 +341,12 @@ impl<'a> Streaming<'a> {
 
     /// A lane's inbox is closed: its task has ended, and says why.
     async fn failed_lane(&mut self) -> PipelineError {
-        match self.tasks.join_next().await {
-            Some(ended) => lane_error(ended),
-            None => PipelineError::Stopped("a lane"),
+        while let Some(ended) = self.tasks.join_next().await {
+            if !matches!(ended, Ok(Ok(()))) {
+                return lane_error(ended);
+            }
         }
+        PipelineError::Stopped("a lane")
     }
 }
 

@@ -1,8 +1,10 @@
 use lakeward_postgres::{EmbeddedOptions, EmbeddedPostgres};
+use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
 
-static SERVER: OnceCell<EmbeddedPostgres> = OnceCell::const_new();
+// The folder is not removed at the end; a server under a home folder could not be reached by its account.
+static SERVER: OnceCell<(EmbeddedPostgres, TempDir)> = OnceCell::const_new();
 
 /// A database of one test's own, empty; the server is shared and ends with the process.
 pub struct Database {
@@ -12,17 +14,13 @@ pub struct Database {
 
 impl Database {
     pub async fn new(name: &str) -> Self {
-        let server = SERVER
+        let (server, _) = SERVER
             .get_or_init(|| async {
-                let data_dir = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulator-postgres");
-                EmbeddedPostgres::start(EmbeddedOptions { fsync: false, ..EmbeddedOptions::new(data_dir) })
-                    .await
-                    .expect("the private server starts")
+                let folder = tempfile::tempdir().expect("a folder");
+                let options = EmbeddedOptions { fsync: false, ..EmbeddedOptions::new(folder.path()) };
+                (EmbeddedPostgres::start(options).await.expect("the private server starts"), folder)
             })
             .await;
-        // What an earlier run of the tests left.
-        let admin = lakeward_postgres::connect(&server.url("postgres")).await.unwrap();
-        admin.batch_execute(&format!("drop database if exists {name} with (force)")).await.unwrap();
         server.create_database(name).await.unwrap();
         let url = server.url(name);
         let client = lakeward_postgres::connect(&url).await.unwrap();

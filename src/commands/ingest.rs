@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use lakeward_lakehouse::Watermark;
 use lakeward_pipeline::{Event, Observer, Pipeline};
 
@@ -49,6 +49,12 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
         println!("{}", serde_json::to_string(&newest.as_deref())?);
     } else if let Some(watermark) = &newest {
         println!("Durable up to {} in {} tables", watermark.lsn, watermark.tables.len());
+    }
+    if let Some(watermark) = &newest
+        && !watermark.stopped.is_empty()
+    {
+        let names: Vec<String> = watermark.stopped.iter().map(|table| table.id.to_string()).collect();
+        bail!("{} stopped: the lake holds an older state; the other tables are whole", names.join(", "));
     }
     if arguments.until_idle && shutdown.is_cancelled() {
         return Err(Interrupted.into());

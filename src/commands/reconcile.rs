@@ -64,6 +64,9 @@ fn print_report(report: &ReconcileReport) {
             println!("  {} ({}): {kind}", found.table, key.join(", "));
         }
     }
+    for table in &report.stopped {
+        println!("  {} is not compared, its capture has stopped: {}", table.id, table.reason);
+    }
     if report.is_clean() {
         println!("No difference: the lake equals the source at this point.");
     }

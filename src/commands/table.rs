@@ -67,6 +67,9 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                     "{}",
                     table(["table", "key", "silver", "version", "bronze", "everything before"], rows)
                 );
+                for table in &watermark.stopped {
+                    println!("{} has stopped: {}", table.id, table.reason);
+                }
             }
         }
         Arguments::Describe { place, name } => {

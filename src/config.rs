@@ -191,42 +191,52 @@ impl Config {
     fn from_given(given: Figment) -> Result<Self, ConfigError> {
         let dict = match given.extract::<Dict>() {
             Ok(dict) => dict,
-            Err(error) => return Err(ConfigError { problems: vec![error.to_string()] }),
+            Err(error) => return Err(ConfigError { problems: vec![unreadable(&error)] }),
         };
         let mut problems = Vec::new();
+        let mut good = Figment::from(Serialized::defaults(Self::default()));
         for (path, value) in leaves("", dict) {
-            problems.extend(problem_of(&path, value));
-        }
-        if problems.is_empty() {
-            let config: Self = Figment::from(Serialized::defaults(Self::default()))
-                .merge(given)
-                .extract()
-                .map_err(|error| ConfigError { problems: vec![error.to_string()] })?;
-            problems = config.out_of_range();
-            if problems.is_empty() {
-                return Ok(config);
+            match problem_of(&path, &value) {
+                Some(problem) => problems.push(problem),
+                None => good = good.merge(Serialized::default(&path, value)),
             }
         }
-        Err(ConfigError { problems })
+        let config: Self =
+            good.extract().map_err(|error| ConfigError { problems: vec![error.to_string()] })?;
+        problems.extend(config.out_of_range());
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }
 
     fn out_of_range(&self) -> Vec<String> {
         let positive = [
             ("ingest.flush_rows", self.ingest.flush_rows as f64),
             ("ingest.flush_mib", self.ingest.flush_mib as f64),
-            ("ingest.flush_seconds", self.ingest.flush_seconds),
             ("ingest.copy_parallel", self.ingest.copy_parallel as f64),
             ("recommender.factors", self.recommender.factors as f64),
             ("recommender.iterations", self.recommender.iterations as f64),
-            ("churn.horizon_days", f64::from(self.churn.horizon_days)),
             ("churn.windows", self.churn.windows as f64),
-            ("serve.poll_seconds", self.serve.poll_seconds),
         ];
         let mut problems: Vec<String> = positive
             .into_iter()
             .filter(|(_, value)| !(*value > 0.0 && value.is_finite()))
             .map(|(key, value)| format!("{key} is {value}: it must be greater than zero"))
             .collect();
+        let seconds = [
+            ("ingest.flush_seconds", self.ingest.flush_seconds),
+            ("serve.poll_seconds", self.serve.poll_seconds),
+        ];
+        problems.extend(
+            seconds
+                .into_iter()
+                .filter(|(_, value)| !(0.01..=86_400.0).contains(value))
+                .map(|(key, value)| format!("{key} is {value}: it must be from 0.01 to 86400")),
+        );
+        if !(1..=3650).contains(&self.churn.horizon_days) {
+            problems.push(format!(
+                "churn.horizon_days is {}: it must be from 1 to 3650",
+                self.churn.horizon_days
+            ));
+        }
         if self.ingest.memory_mib < 16 {
             problems.push(format!("ingest.memory_mib is {}: at least 16 are needed", self.ingest.memory_mib));
         }
@@ -252,6 +262,16 @@ pub fn table_id(name: &str) -> Option<TableId> {
     (!schema.is_empty() && !table.is_empty()).then(|| TableId::new(schema, table))
 }
 
+/// What is wrong with a file as a whole, without the line that a parser would quote: it may hold a password.
+fn unreadable(error: &figment::Error) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with(|c: char| c == '|' || c.is_ascii_digit()))
+        .collect();
+    lines.join(" ")
+}
+
 /// Every value with its path; a map of names is one value.
 fn leaves(prefix: &str, dict: Dict) -> Vec<(String, Value)> {
     dict.into_iter()
@@ -266,7 +286,7 @@ fn leaves(prefix: &str, dict: Dict) -> Vec<(String, Value)> {
 }
 
 /// What is wrong with one value, judged alone over the defaults.
-fn problem_of(path: &str, value: Value) -> Option<String> {
+fn problem_of(path: &str, value: &Value) -> Option<String> {
     let secret = path.ends_with("url");
     let error = Figment::from(Serialized::defaults(Config::default()))
         .merge(Serialized::default(path, value))
@@ -311,10 +331,21 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_cannot_be_read_is_not_quoted() {
+        let error =
+            from_toml("[source]\npostgres_url = postgres://me:hunter2@db/shop").expect_err("no quotes");
+        let text = error.to_string();
+        assert!(text.contains("line 2") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
     fn values_out_of_range_are_told_at_once() {
-        let error = from_toml("[ingest]\nflush_rows = 0\nmemory_mib = 1\n[shop]\nusers = \"users\"")
-            .expect_err("three things are out of range");
-        assert_eq!(error.problems.len(), 3, "{error}");
+        let error = from_toml(
+            "[ingest]\nflush_rows = 0\nmemory_mib = 1\nflush_mib = \"x\"\n[shop]\nusers = \"users\"\n\
+             [serve]\npoll_seconds = 1e-10\n[churn]\nhorizon_days = 200000000",
+        )
+        .expect_err("six things are wrong");
+        assert_eq!(error.problems.len(), 6, "{error}");
     }
 
     #[test]

@@ -4,46 +4,61 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use lakeward_cdc::Boundary;
-use lakeward_features::{MemoryStore, ShopNames};
-use lakeward_lakehouse::{Lake, Registry};
-use lakeward_pipeline::Handle;
+use lakeward_features::{FeatureError, MemoryStore, ShopNames};
+use lakeward_lakehouse::{Lake, Registry, Watermark};
+use lakeward_pipeline::{Handle, Subscription};
 use lakeward_server::{AppState, Champion, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::models;
 
+/// Customers are scored against all others as of a moment, which moves on this often.
+const SCORES_EVERY: Duration = Duration::from_secs(60);
+
 /// A store that holds everything up to now and is kept true by the running pipeline. The task ends with the pipeline.
 pub async fn follow_pipeline(
-    handle: &Handle,
-    lake: &Lake,
+    handle: Handle,
+    lake: Arc<Lake>,
     names: &ShopNames,
 ) -> Result<(Arc<MemoryStore>, JoinHandle<Result<()>>)> {
     // First the subscription, then a watermark beyond its start: no change lies between base and stream.
     let mut subscription = handle.subscribe().await?;
     let watermark = handle.cut().await?;
-    let store = Arc::new(MemoryStore::load(lake, &watermark, names).await?);
+    let store = Arc::new(MemoryStore::load(&lake, &watermark, names).await?);
     let task = tokio::spawn({
         let store = Arc::clone(&store);
         async move {
-            let mut batches = Vec::new();
-            while let Some(chunk) = subscription.chunks.recv().await {
-                batches.extend_from_slice(&chunk.batches);
-                // Readers see a transaction whole or not at all.
-                if matches!(chunk.boundary, Boundary::Closed { .. }) {
-                    store
-                        .apply(&batches)
-                        .context("the online store no longer follows the source: start serving again")?;
-                    batches.clear();
+            loop {
+                if let Err(error) = apply(&store, &mut subscription).await {
+                    tracing::warn!("{error:#}: the online store is loaded anew");
+                } else {
+                    // The pipeline has ended, or this task was too slow for it.
+                    let Ok(anew) = handle.subscribe().await else { return Ok(()) };
+                    subscription = anew;
                 }
+                let Ok(watermark) = handle.cut().await else { return Ok(()) };
+                store.reload(&lake, &watermark).await.context("the online store cannot be loaded anew")?;
             }
-            Ok(())
         }
     });
     Ok((store, task))
 }
 
-/// A store that follows the lake's tables, as another process writes them.
+/// Applies the stream until it ends. A transaction waits in memory for its end: readers see it whole or not at all.
+async fn apply(store: &MemoryStore, chunks: &mut Subscription) -> Result<(), FeatureError> {
+    let mut batches = Vec::new();
+    while let Some(chunk) = chunks.recv().await {
+        batches.extend_from_slice(&chunk.batches);
+        if matches!(chunk.boundary, Boundary::Closed { .. }) {
+            store.apply(&batches)?;
+            batches.clear();
+        }
+    }
+    Ok(())
+}
+
+/// A store that follows the lake's tables, watermark by watermark, as another process writes them.
 pub async fn follow_lake(
     lake: Arc<Lake>,
     names: &ShopNames,
@@ -51,24 +66,16 @@ pub async fn follow_lake(
     every: Duration,
     shutdown: CancellationToken,
 ) -> Result<(Arc<MemoryStore>, JoinHandle<Result<()>>)> {
-    let newest = async |lake: &Lake| {
-        lake.latest_watermark(source.as_deref())
-            .await?
-            .context("the lake holds nothing yet: run `lakeward ingest` first, or serve with --ingest")
-    };
-    let store = Arc::new(MemoryStore::load(&lake, &newest(&lake).await?, names).await?);
+    let mut seen = lake
+        .latest_watermark(source.as_deref())
+        .await?
+        .context("the lake holds nothing yet: run `lakeward ingest` first, or serve with --ingest")?;
+    let store = Arc::new(MemoryStore::load(&lake, &seen, names).await?);
     let task = tokio::spawn({
         let store = Arc::clone(&store);
-        let source = source.clone();
         async move {
             while shutdown.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
-                let newest = lake.latest_watermark(source.as_deref()).await;
-                let caught_up = match newest {
-                    Ok(Some(watermark)) => store.catch_up(&lake, &watermark).await.map(drop),
-                    Ok(None) => Ok(()),
-                    Err(error) => Err(error.into()),
-                };
-                match caught_up {
+                match step(&store, &lake, &mut seen, source.as_deref()).await {
                     Ok(()) => {}
                     Err(error) if error.is_retryable() => {
                         tracing::warn!("cannot read the lake's newest rows: {:#}", anyhow::Error::new(error));
@@ -82,6 +89,38 @@ pub async fn follow_lake(
     Ok((store, task))
 }
 
+/// Applies what came since the watermark `seen`, which moves on.
+async fn step(
+    store: &MemoryStore,
+    lake: &Lake,
+    seen: &mut Watermark,
+    source: Option<&str>,
+) -> Result<(), FeatureError> {
+    let Some(newest) = lake.latest_watermark(source).await? else { return Ok(()) };
+    if newest == *seen {
+        return Ok(());
+    }
+    if newest.epoch == seen.epoch && newest.source == seen.source {
+        store.follow(lake, seen, &newest).await?;
+    } else {
+        store.reload(lake, &newest).await?;
+    }
+    *seen = newest;
+    Ok(())
+}
+
+/// Scores customers as of now, again and again until `shutdown`.
+pub fn keep_scores(state: &AppState, shutdown: &CancellationToken) {
+    let (state, shutdown) = (state.clone(), shutdown.clone());
+    tokio::spawn(async move {
+        loop {
+            state.store.refresh_scores(state.clock.now(state.store.status().as_of));
+            if shutdown.run_until_cancelled(tokio::time::sleep(SCORES_EVERY)).await.is_none() {
+                return;
+            }
+        }
+    });
+}
 /// Keeps the models in use loaded until `shutdown`.
 pub fn follow_models(
     lake: &Lake,

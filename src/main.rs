@@ -10,6 +10,7 @@ mod live;
 mod models;
 mod output;
 mod session;
+mod time;
 
 use std::process::ExitCode;
 

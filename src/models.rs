@@ -144,7 +144,12 @@ async fn publish(lake: &Lake, kind: &str, draft: Draft) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// When the first and the newest order were placed, in µs UTC: the time that a shop's data stands at by default.
+/// The time that a shop's data stands at by default, µs UTC.
+pub fn known_at(shop: &ShopTables) -> Result<i64> {
+    shop.known_at().context("the shop has no order yet: there is nothing to learn from")
+}
+
+/// When the first and the newest order were placed, in µs UTC.
 pub async fn order_period(shop: &ShopTables) -> Result<(i64, i64)> {
     shop.order_period().await?.context("the shop has no order yet: there is nothing to learn from")
 }

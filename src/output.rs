@@ -139,6 +139,9 @@ pub fn pipeline_observer(progress: &Progress) -> Observer {
             }
             Event::Streaming { from } => progress.say(format!("Following changes from {from}")),
             Event::Skipped { table, reason } => progress.say(format!("Left out {table}: {reason}")),
+            Event::ColumnSkipped { table, column } => progress.say(format!(
+                "Left out column {column} of {table}: Postgres does not publish it"
+            )),
             Event::Stopped(table) => progress.say(format!(
                 "Stopped {}: {}. Its later changes do not arrive, the other tables go on. To have it whole again: \
                  `lakeward source drop`, then `lakeward ingest` into another lake",

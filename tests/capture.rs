@@ -153,7 +153,7 @@ async fn a_changed_table_stops_alone() {
     let output = stand.capture(&["reconcile"]).output().expect("it runs");
     assert_eq!(output.status.code(), Some(1));
     let report = json(&output);
-    assert_eq!(report["stopped"][0]["name"], "goods", "{report}");
+    assert_eq!(report["not_compared"][0]["name"], "goods", "{report}");
     assert_eq!(
         (report["tables"].as_array().expect("tables").len(), &report["tables"][0]["differing"]),
         (1, &0.into())
@@ -178,7 +178,7 @@ async fn a_table_that_changes_under_the_ingester_stops_alone() {
         )
         .await;
     let report = json(&stand.capture(&["reconcile"]).output().expect("it runs"));
-    assert_eq!(report["stopped"][0]["name"], "goods", "{report}");
+    assert_eq!(report["not_compared"][0]["name"], "goods", "{report}");
     assert_eq!(report["tables"][0]["lake_rows"], 501);
     let (code, said) = ingester.interrupted();
     assert_eq!(code, Some(2));

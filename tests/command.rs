@@ -12,7 +12,7 @@ fn wrong_usage_and_configuration_exit_with_2() {
     command.env("LAKEWARD__INGEST__FLUSH_ROWS", "0").env("LAKEWARD__LAKE__NOPE", "1");
     let (code, error) = fail(command);
     assert_eq!(code, 2);
-    assert!(error.contains("lake.nope"), "{error}");
+    assert!(error.contains("lake.nope") && error.contains("ingest.flush_rows"), "{error}");
 
     let (code, error) = fail(lakeward(&["ingest", "--lake", "/tmp/nowhere-lake"]));
     assert_eq!(code, 2);

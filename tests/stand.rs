@@ -126,7 +126,8 @@ impl Background {
     }
 
     pub fn kill(mut self) {
-        self.child.kill().expect("it still ran");
+        assert!(self.child.try_wait().expect("a child").is_none(), "it ended by itself before it was killed");
+        self.child.kill().expect("it can be killed");
         self.child.wait().expect("it is gone");
     }
 

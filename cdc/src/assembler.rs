@@ -161,10 +161,16 @@ impl Assembler {
         table: usize,
         op: Op,
         stamp: Stamp,
-        row: impl Iterator<Item = Datum<'a>>,
+        row: impl Iterator<Item = Datum<'a>> + Clone,
         old_key: Option<&[Datum<'a>]>,
         size: usize,
     ) -> Result<(), CdcError> {
+        if let Some(column) = self.builders[table].lost_key(row.clone(), old_key) {
+            let id = self.tables[table].schema.id.clone();
+            let reason = CdcError::Key { table: id, column: column.to_owned() }.to_string();
+            self.stop(table, reason);
+            return Ok(());
+        }
         self.builders[table].push(op, stamp, row, old_key)?;
         if let Some(transaction) = &mut self.transaction {
             transaction.touched = true;
@@ -255,13 +261,20 @@ impl Assembler {
         let known = self.tables.iter().position(|table| table.oid == relation.id);
         if let Some(table) = known.or(named)
             && let Some(difference) = difference(&self.tables[table], relation)
-            && self.stopped.insert(table)
         {
             let at = self.open_transaction().unwrap_or_default();
-            let reason = format!("its definition changed in the source at or before {at}: {difference}");
-            self.newly_stopped.push(StoppedTable { id: self.tables[table].schema.id.clone(), reason });
+            self.stop(table, format!("its definition changed in the source at or before {at}: {difference}"));
         }
         self.relations.insert(relation.id, known.filter(|table| !self.stopped.contains(table)));
+    }
+
+    fn stop(&mut self, table: usize, reason: String) {
+        if self.stopped.insert(table) {
+            for known in self.relations.values_mut() {
+                known.take_if(|known| *known == table);
+            }
+            self.newly_stopped.push(StoppedTable { id: self.tables[table].schema.id.clone(), reason });
+        }
     }
 
     fn check_width(&self, table: usize, tuple: Tuple<'_>) -> Result<(), CdcError> {

@@ -7,9 +7,10 @@ use std::{
 };
 
 use lakeward_change::{Column, ColumnType, TableId, TableSchema};
+use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
-use crate::{CdcError, connection::quote_identifier, pattern::Selection};
+use crate::{CdcError, pattern::Selection};
 
 /// A captured table: its schema and what the stream's description of it is compared with.
 #[derive(Debug, Clone)]
@@ -24,14 +25,16 @@ pub(crate) struct Definition {
     /// REPLICA IDENTITY: `d`, `i` or `f`.
     pub(crate) identity: u8,
     pub(crate) partitioned: bool,
-    pub(crate) estimated_rows: Option<u64>,
+    /// The role that may publish it, and whether we have that role's rights.
+    pub(crate) owner: String,
+    pub(crate) owned: bool,
 }
 
 impl Definition {
     /// `"schema"."table"`.
     pub(crate) fn sql_name(&self) -> String {
         let id = &self.schema.id;
-        format!("{}.{}", quote_identifier(&id.schema), quote_identifier(&id.name))
+        format!("{}.{}", escape_identifier(&id.schema), escape_identifier(&id.name))
     }
 
     /// What to read rows from: a plain table without its inheriting ones, which are tables of their own.
@@ -41,7 +44,7 @@ impl Definition {
     }
 
     pub(crate) fn column_list(&self) -> String {
-        let names: Vec<_> = self.schema.columns.iter().map(|c| quote_identifier(&c.name)).collect();
+        let names: Vec<_> = self.schema.columns.iter().map(|c| escape_identifier(&c.name)).collect();
         names.join(", ")
     }
 }
@@ -51,6 +54,8 @@ impl Definition {
 pub(crate) struct Catalog {
     pub(crate) tables: Vec<Definition>,
     pub(crate) skipped: Vec<Skipped>,
+    /// Tables that nobody asked for.
+    pub(crate) unselected: BTreeSet<TableId>,
     /// Generated columns, which Postgres does not publish.
     pub(crate) omitted: Vec<(TableId, String)>,
 }
@@ -67,11 +72,18 @@ pub(crate) struct Obstacle {
     pub(crate) reason: String,
     /// The SQL that takes it away.
     pub(crate) fix: Option<String>,
+    /// The table itself is in the way, not a right to it.
+    pub(crate) by_definition: bool,
 }
 
 impl Obstacle {
     fn new(reason: impl Into<String>, fix: impl Into<Option<String>>) -> Self {
-        Self { reason: reason.into(), fix: fix.into() }
+        Self { reason: reason.into(), fix: fix.into(), by_definition: true }
+    }
+
+    /// Not the table is in the way, but a right to it or a publication without it.
+    fn of_rights(reason: impl Into<String>, fix: impl Into<Option<String>>) -> Self {
+        Self { by_definition: false, ..Self::new(reason, fix) }
     }
 }
 
@@ -84,12 +96,13 @@ impl fmt::Display for Obstacle {
 
 const TABLES: &str = "
     SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, c.relpersistence::text,
-        c.reltuples::float8, has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'),
+        pg_get_userbyid(c.relowner)::text, has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'),
         (SELECT (string_to_array(i.indkey::text, ' ')::int2[])[1:i.indnkeyatts] FROM pg_index i
           WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
             AND CASE WHEN c.relreplident = 'i' THEN i.indisreplident ELSE i.indisprimary END),
         EXISTS (SELECT FROM pg_partition_tree(c.oid) p JOIN pg_class l ON l.oid = p.relid
-          WHERE c.relkind = 'p' AND l.relreplident <> 'd')
+          WHERE c.relkind = 'p' AND l.relreplident <> 'd'),
+        pg_has_role(c.relowner, 'USAGE')
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
         AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
@@ -113,7 +126,8 @@ struct TableRow {
     kind: u8,
     identity: u8,
     persistence: u8,
-    rows: f64,
+    owner: String,
+    owned: bool,
     readable: bool,
     key: Option<Vec<i16>>,
     mixed_identity: bool,
@@ -131,18 +145,21 @@ struct ColumnRow {
 impl Catalog {
     pub(crate) async fn read(client: &Client, selection: &Selection) -> Result<Self, CdcError> {
         let action = "read its catalog";
-        let mut tables = Vec::new();
+        let (mut tables, mut unselected) = (Vec::new(), BTreeSet::new());
         for row in client.query(TABLES, &[]).await.map_err(CdcError::query(action))? {
             let id = TableId::new(row.get::<_, String>(1), row.get::<_, String>(2));
             let letter = |index| row.get::<_, String>(index).bytes().next().unwrap_or_default();
-            if selection.contains(&id) {
+            if !selection.contains(&id) {
+                unselected.insert(id);
+            } else {
                 tables.push(TableRow {
                     oid: row.get(0),
                     id,
                     kind: letter(3),
                     identity: letter(4),
                     persistence: letter(5),
-                    rows: row.get(6),
+                    owner: row.get(6),
+                    owned: row.get(10),
                     readable: row.get(7),
                     key: row.get(8),
                     mixed_identity: row.get(9),
@@ -166,7 +183,7 @@ impl Catalog {
                 },
             });
         }
-        let mut catalog = Self::default();
+        let mut catalog = Self { unselected, ..Self::default() };
         for table in tables {
             let columns = columns.remove(&table.oid).unwrap_or_default();
             let generated = columns.iter().filter(|column| column.generated);
@@ -192,9 +209,9 @@ impl Catalog {
         let tables = std::mem::take(&mut self.tables);
         for table in tables {
             let id = table.schema.id.clone();
-            let publication = quote_identifier(publication);
+            let publication = escape_identifier(publication);
             let obstacle = match published.get(&id) {
-                None => Obstacle::new(
+                None => Obstacle::of_rights(
                     format!("publication {publication} does not hold it"),
                     format!("ALTER PUBLICATION {publication} ADD TABLE {}", table.sql_source()),
                 ),
@@ -208,13 +225,28 @@ impl Catalog {
                         self.tables.push(table);
                         continue;
                     }
-                    None => Obstacle::new(
+                    None => Obstacle::of_rights(
                         format!("publication {publication} leaves out columns of its key"),
                         None,
                     ),
                 },
             };
             self.skipped.push(Skipped { table: id, obstacle });
+        }
+    }
+
+    /// Keeps the tables that `user` may put into a publication: an owner's right.
+    pub(crate) fn restrict_to_owned(&mut self, user: &str) {
+        for table in self.tables.extract_if(.., |table| !table.owned) {
+            let owner = escape_identifier(&table.owner);
+            let obstacle = Obstacle::of_rights(
+                format!("it belongs to {owner}, and only an owner may publish a table"),
+                format!(
+                    "GRANT {owner} TO {}, or let an owner create the publication",
+                    escape_identifier(user)
+                ),
+            );
+            self.skipped.push(Skipped { table: table.schema.id.clone(), obstacle });
         }
     }
 
@@ -249,7 +281,7 @@ impl Definition {
 
 /// The definition of a table that can be captured, or why it cannot.
 fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obstacle> {
-    let name = format!("{}.{}", quote_identifier(&table.id.schema), quote_identifier(&table.id.name));
+    let name = format!("{}.{}", escape_identifier(&table.id.schema), escape_identifier(&table.id.name));
     if table.persistence == b'u' {
         return Err(Obstacle::new(
             "it is unlogged, so the write-ahead log does not hold its changes",
@@ -257,7 +289,7 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obsta
         ));
     }
     if !table.readable {
-        return Err(Obstacle::new(
+        return Err(Obstacle::of_rights(
             "this role may not read it",
             format!("GRANT SELECT ON {name} TO CURRENT_USER (as its owner, with the role's name)"),
         ));
@@ -292,9 +324,8 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obsta
         base_types: published.iter().map(|c| c.base).collect(),
         identity: table.identity,
         partitioned: table.kind == b'p',
-        // Never analysed tables have -1.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        estimated_rows: (table.rows >= 0.0).then_some(table.rows as u64),
+        owner: table.owner.clone(),
+        owned: table.owned,
         schema: Arc::new(TableSchema {
             id: table.id.clone(),
             columns: published.into_iter().map(|c| c.column).collect(),
@@ -375,7 +406,8 @@ mod tests {
             base_types: vec![23, 20, 21],
             identity: b'd',
             partitioned: false,
-            estimated_rows: None,
+            owner: String::new(),
+            owned: true,
         };
         let keep = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let (kept, left_out) = table.with_columns(&keep(&["a", "c"])).expect("key is there");

@@ -1,10 +1,11 @@
 //! Connections to the source: one set of session settings for all, so that every value has one text.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::time::Duration;
 
+use lakeward_postgres::{Endpoint, Roots, Verification};
 use pgwire_replication::{ReplicationClient, ReplicationConfig, SslMode, TlsConfig};
+use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::{Client, Config, config::Host};
-use url::Url;
 
 use crate::CdcError;
 
@@ -32,7 +33,7 @@ const BUFFERED_EVENTS: usize = 1024;
 
 /// An ordinary session.
 pub(crate) async fn connect(url: &str) -> Result<Client, CdcError> {
-    let client = lakeward_postgres::connect(url).await.map_err(|error| CdcError::Connect(error.into()))?;
+    let client = lakeward_postgres::connect(url).await.map_err(CdcError::Connect)?;
     let settings: String = SETTINGS.iter().map(|(name, value)| format!("SET {name} = '{value}';")).collect();
     client.batch_execute(&settings).await.map_err(CdcError::query("take the session settings"))?;
     Ok(client)
@@ -51,25 +52,26 @@ pub(crate) fn replication_config(
     slot: &str,
     publication: &str,
 ) -> Result<ReplicationConfig, CdcError> {
-    let (config, tls) = parse(url)?;
-    let host = match config.get_hosts().first() {
-        Some(Host::Tcp(host)) => host.clone(),
+    let Endpoint { config, verification } = Endpoint::parse(url).map_err(CdcError::Connect)?;
+    let host = match config.get_hosts() {
+        [Host::Tcp(host)] => host.clone(),
         #[cfg(unix)]
-        Some(Host::Unix(path)) => path.to_string_lossy().into_owned(),
-        None => return Err(CdcError::Url("it names no host".into())),
+        [Host::Unix(path)] => path.to_string_lossy().into_owned(),
+        [] => return Err(CdcError::Url("it names no host".into())),
+        _ => return Err(CdcError::Url("it names several hosts: name the primary alone".into())),
     };
     let password = String::from_utf8_lossy(config.get_password().unwrap_or_default()).into_owned();
     let settings: Vec<_> = SETTINGS.iter().map(|(name, value)| format!("-c {name}={value}")).collect();
     let options = [config.get_options().unwrap_or_default(), &settings.join(" ")].join(" ");
-    let tls = if host.starts_with('/') { TlsConfig::disabled() } else { tls };
+    let tls = if host.starts_with('/') { TlsConfig::disabled() } else { tls(&config, verification) };
     // The client puts the slot's name into its command as it is, and Postgres reads the publications as identifiers.
     let replication = ReplicationConfig::new(
         host,
         user,
         password,
         database,
-        quote_identifier(slot),
-        quote_identifier(publication),
+        escape_identifier(slot),
+        escape_identifier(publication),
     )
     .with_port(config.get_ports().first().copied().unwrap_or(5432))
     .with_tls(tls)
@@ -80,71 +82,21 @@ pub(crate) fn replication_config(
     Ok(replication)
 }
 
-/// Takes the TLS parameters out of a URL: tokio-postgres does not know them all.
-fn parse(url: &str) -> Result<(Config, TlsConfig), CdcError> {
-    // The parsers' own messages may quote the URL, and with it the password.
-    let unreadable =
-        || CdcError::Url("it is no Postgres URL (postgres://user:password@host:port/database)".into());
-    let mut parsed = Url::parse(url).map_err(|_| unreadable())?;
-    let (mut mode, mut root, mut certificate, mut key) = (SslMode::Prefer, None, None, None);
-    let mut others = Vec::new();
-    for (name, value) in parsed.query_pairs() {
-        match name.as_ref() {
-            "sslmode" => mode = ssl_mode(&value)?,
-            "sslrootcert" => root = Some(PathBuf::from(value.as_ref())),
-            "sslcert" => certificate = Some(PathBuf::from(value.as_ref())),
-            "sslkey" => key = Some(PathBuf::from(value.as_ref())),
-            _ => others.push((name.into_owned(), value.into_owned())),
-        }
-    }
-    // Not query_pairs_mut: it writes spaces as `+`, which Postgres's URLs do not know.
-    let query: Vec<_> =
-        others.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
-    parsed.set_query((!query.is_empty()).then(|| query.join("&")).as_deref());
-    let config = Config::from_str(parsed.as_str()).map_err(|_| unreadable())?;
-    let tls = TlsConfig {
-        mode,
-        ca_pem_path: root.filter(|path| path.as_os_str() != "system"),
-        client_cert_pem_path: certificate,
-        client_key_pem_path: key,
-        ..TlsConfig::default()
+/// The same demands on the server's certificate as those of an ordinary session. Where that one takes the system's
+/// certificates, the replication client takes Mozilla's.
+fn tls(config: &Config, verification: Verification) -> TlsConfig {
+    let file = |roots| match roots {
+        Roots::File(path) => Some(path),
+        Roots::System => None,
     };
-    Ok((config, tls))
-}
-
-fn encode(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02X}"),
-        })
-        .collect()
-}
-
-fn ssl_mode(mode: &str) -> Result<SslMode, CdcError> {
-    match mode {
-        "disable" => Ok(SslMode::Disable),
-        "allow" | "prefer" => Ok(SslMode::Prefer),
-        "require" => Ok(SslMode::Require),
-        "verify-ca" => Ok(SslMode::VerifyCa),
-        "verify-full" => Ok(SslMode::VerifyFull),
-        other => Err(CdcError::Url(format!(
-            "sslmode {other:?} is unknown: disable, prefer, require, verify-ca or verify-full"
-        ))),
-    }
-}
-
-/// A name as an SQL identifier.
-pub(crate) fn quote_identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// A text as an SQL literal.
-pub(crate) fn quote_literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+    let (mode, ca_pem_path) = match (config.get_ssl_mode(), verification) {
+        (tokio_postgres::config::SslMode::Disable, _) => (SslMode::Disable, None),
+        (tokio_postgres::config::SslMode::Prefer, _) => (SslMode::Prefer, None),
+        (_, Verification::None) => (SslMode::Require, None),
+        (_, Verification::Chain(roots)) => (SslMode::VerifyCa, file(roots)),
+        (_, Verification::ChainAndName(roots)) => (SslMode::VerifyFull, file(roots)),
+    };
+    TlsConfig { mode, ca_pem_path, ..TlsConfig::default() }
 }
 
 #[cfg(test)]
@@ -163,6 +115,8 @@ mod tests {
         assert_eq!(tcp.tls.mode, SslMode::VerifyFull);
         assert_eq!(tcp.tls.ca_pem_path, Some("/ca.pem".into()));
         assert_eq!(tcp.slot, "\"s\"");
+        let checked = config("postgres://u@h/d?sslmode=require&sslrootcert=/ca.pem").expect("valid");
+        assert_eq!(checked.tls.mode, SslMode::VerifyCa, "as libpq does");
 
         let socket = config("postgres://u@%2Ftmp%2Fpg/d?application_name=a%20b").expect("valid");
         assert!(socket.is_unix_socket());
@@ -179,15 +133,10 @@ mod tests {
             "u:secret",
             "postgres://u:secret@h:99999/d",
             "postgres:///d",
+            "postgres://u:secret@a,b/d",
         ] {
             let message = config(url).expect_err(url).to_string();
             assert!(!message.contains("secret"), "{message}");
         }
-    }
-
-    #[test]
-    fn names_are_quoted() {
-        assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
-        assert_eq!(quote_literal("it's \\"), "E'it''s \\\\'");
     }
 }

@@ -1,14 +1,10 @@
 //! What a server lacks to be a source, and the SQL that mends it.
 
+use postgres_protocol::escape::escape_identifier;
 use serde::Serialize;
 use tokio_postgres::Client;
 
-use crate::{
-    CdcError,
-    catalog::Catalog,
-    connection::{connect, quote_identifier},
-    pattern::Selection,
-};
+use crate::{CdcError, catalog::Catalog, connection::connect, pattern::Selection};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -78,7 +74,7 @@ async fn server(client: &Client) -> Result<Vec<Finding>, CdcError> {
         .map_err(CdcError::query("show its settings"))?;
     let (number, version): (i32, String) = (row.get(0), row.get(1));
     let (wal_level, user, database): (String, String, String) = (row.get(3), row.get(4), row.get(5));
-    let user = quote_identifier(&user);
+    let user = escape_identifier(&user);
     let mut findings = vec![
         Finding::check(
             number >= 140_000,
@@ -115,7 +111,7 @@ async fn server(client: &Client) -> Result<Vec<Finding>, CdcError> {
             format!("role {user} may create a publication"),
             Level::Error,
             format!("role {user} may not create a publication in database {database}"),
-            format!("GRANT CREATE ON DATABASE {} TO {user}", quote_identifier(&database)),
+            format!("GRANT CREATE ON DATABASE {} TO {user}", escape_identifier(&database)),
         ),
     ];
     // Capture takes one slot and sender, reconcile another for a while.
@@ -211,7 +207,7 @@ async fn foreign_owners(client: &Client) -> Result<Option<Finding>, CdcError> {
             format!("{count} tables belong to {owners}: only an owner may publish a table"),
             Some(format!(
                 "GRANT {owners} TO {}, or let an owner create the publication and name it in the configuration",
-                quote_identifier(&user)
+                escape_identifier(&user)
             )),
         )
     }))

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use lakeward_change::TableId;
 
-use crate::{protocol::ProtocolError, values::ValueError};
+use lakeward_postgres::is_retryable_code;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use crate::{protocol::ProtocolError, values::ValueError};
 
 /// A change source failed. Messages name tables, slots and what to do; never row values or secrets.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +15,7 @@ pub enum CdcError {
     #[error("the source's URL cannot be used: {0}")]
     Url(String),
     #[error("cannot connect to the source")]
-    Connect(#[source] BoxError),
+    Connect(#[source] lakeward_postgres::Error),
     #[error("the source refused to {action}")]
     Query {
         action: String,
@@ -36,6 +36,16 @@ pub enum CdcError {
     Publication { name: String, problem: String, fix: String },
     #[error("replication slot {slot} is read by process {pid}; stop that reader first")]
     SlotInUse { slot: String, pid: i32 },
+    #[error("replication slot {slot} {problem}")]
+    SlotUnfit { slot: String, problem: String },
+    #[error(
+        "replication slot {slot} is no longer where it was: somebody else has read from it or dropped it"
+    )]
+    SlotMoved { slot: String },
+    #[error(
+        "the key column {column} of table {table} holds NaN, infinity or a time out of range, which the lake has no value for"
+    )]
+    Key { table: TableId, column: String },
     #[error("there is no table to capture ({skipped} were skipped); lakeward doctor says what they lack")]
     NoTables { skipped: usize },
     #[error("table {0} is not captured from this source")]
@@ -69,9 +79,10 @@ impl CdcError {
     /// Whether trying again later can succeed without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::Ended | Self::SlotInUse { .. } | Self::HeldUp { .. } => true,
-            Self::Query { source, .. } => source.is_closed() || source.code().is_none_or(is_passing),
-            Self::Replication { source, .. } => source.is_transient() || is_passing_text(source),
+            Self::Connect(source) => source.is_retryable(),
+            Self::Ended | Self::SlotInUse { .. } | Self::SlotMoved { .. } | Self::HeldUp { .. } => true,
+            Self::Query { source, .. } => lakeward_postgres::is_retryable(source),
+            Self::Replication { source, .. } => is_passing(source),
             _ => false,
         }
     }
@@ -89,20 +100,17 @@ impl CdcError {
     }
 }
 
-/// SQLSTATE classes 08 (connection), 40 (rollback), 53 (resources), 57 (operator intervention), and object in use.
-fn is_passing(code: &tokio_postgres::error::SqlState) -> bool {
-    passing_code(code.code())
-}
-
-fn passing_code(code: &str) -> bool {
-    matches!(code.get(..2), Some("08" | "40" | "53" | "57")) || code == "55006"
+fn is_passing(error: &pgwire_replication::PgWireError) -> bool {
+    use pgwire_replication::PgWireError;
+    match error {
+        // A session that ended under a command is told as internal.
+        PgWireError::Internal(_) => true,
+        PgWireError::Server(_) => sqlstate(error).is_some_and(|code| is_retryable_code(&code)),
+        error => error.is_transient(),
+    }
 }
 
 /// The replication client gives a server error as text that ends in `(SQLSTATE xxxxx)`.
-fn is_passing_text(error: &pgwire_replication::PgWireError) -> bool {
-    sqlstate(error).is_some_and(|code| passing_code(&code))
-}
-
 pub(crate) fn sqlstate(error: &pgwire_replication::PgWireError) -> Option<String> {
     let pgwire_replication::PgWireError::Server(text) = error else {
         return None;

@@ -16,12 +16,12 @@
 //! A row `(1::int8, null, 'é', 0.5::numeric(12,2), true)` has the text `1:1-2:é4:0.501:t`.
 
 use lakeward_change::{BucketSum, ColumnType};
+use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
 use crate::{
     CdcError,
     catalog::{Definition, oid},
-    connection::quote_identifier,
 };
 
 pub(crate) async fn bucket_sums(client: &Client, table: &Definition) -> Result<Vec<BucketSum>, CdcError> {
@@ -68,7 +68,7 @@ fn hashes(table: &Definition) -> String {
     let columns = table.schema.columns.iter().zip(&table.base_types).enumerate();
     let texts: Vec<_> = columns
         .map(|(index, (column, &base))| {
-            let name = quote_identifier(&column.name);
+            let name = escape_identifier(&column.name);
             format!("{} AS c{index}", canonical(&name, column.column_type, base))
         })
         .collect();

@@ -32,6 +32,6 @@ pub use fingerprint::key_values;
 pub use protocol::ProtocolError;
 pub use slot::SlotState;
 pub use snapshot::Snapshot;
-pub use source::{PostgresOptions, PostgresSource};
+pub use source::{PostgresOptions, PostgresSource, SkippedTable};
 pub use stream::PostgresStream;
 pub use values::ValueError;

@@ -180,7 +180,7 @@ impl<'a> Tuple<'a> {
         self.bytes.len()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Datum<'a>> + use<'a> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Datum<'a>> + Clone + use<'a> {
         let mut rest = self.bytes;
         (0..self.columns).map(move |_| {
             let (datum, tail) = split_datum(rest).unwrap_or((Datum::Null, &[]));

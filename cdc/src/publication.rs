@@ -3,13 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lakeward_change::TableId;
+use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::Client;
 
-use crate::{
-    CdcError,
-    catalog::Definition,
-    connection::{quote_identifier, quote_literal},
-};
+use crate::{CdcError, catalog::Definition};
 
 /// Marks a publication as ours, so that only ours is altered or dropped.
 const MARK: &str = "created by lakeward";
@@ -42,7 +39,7 @@ impl Publication {
                 problem: "leaves out some operations".into(),
                 fix: format!(
                     "ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')",
-                    quote_identifier(name)
+                    escape_identifier(name)
                 ),
             });
         }
@@ -76,13 +73,13 @@ impl Publication {
     /// Creates the publication of these tables, which all have a usable replica identity: an update or delete of a
     /// published table without one would fail in the shop.
     pub(crate) async fn create(client: &Client, name: &str, tables: &[Definition]) -> Result<(), CdcError> {
-        let quoted = quote_identifier(name);
+        let quoted = escape_identifier(name);
         // One message is one transaction.
         let sql = format!(
             "CREATE PUBLICATION {quoted} FOR TABLE {} WITH ({OPTIONS}); \
              COMMENT ON PUBLICATION {quoted} IS {}",
             list(tables),
-            quote_literal(MARK)
+            escape_literal(MARK)
         );
         client.batch_execute(&sql).await.map_err(CdcError::query(format!("create publication {quoted}")))
     }
@@ -93,14 +90,14 @@ impl Publication {
         name: &str,
         tables: &[Definition],
     ) -> Result<(), CdcError> {
-        let quoted = quote_identifier(name);
+        let quoted = escape_identifier(name);
         let sql = format!("ALTER PUBLICATION {quoted} SET TABLE {}", list(tables));
         client.batch_execute(&sql).await.map_err(CdcError::query(format!("alter publication {quoted}")))
     }
 
     /// Drops it if it is ours.
     pub(crate) async fn drop(client: &Client, name: &str) -> Result<(), CdcError> {
-        let action = || CdcError::query(format!("drop publication {}", quote_identifier(name)));
+        let action = || CdcError::query(format!("drop publication {}", escape_identifier(name)));
         let ours = client
             .query_opt(
                 "SELECT FROM pg_publication WHERE pubname = $1 AND obj_description(oid, 'pg_publication') = $2",
@@ -109,7 +106,7 @@ impl Publication {
             .await
             .map_err(action())?;
         if ours.is_some() {
-            let sql = format!("DROP PUBLICATION IF EXISTS {}", quote_identifier(name));
+            let sql = format!("DROP PUBLICATION IF EXISTS {}", escape_identifier(name));
             client.batch_execute(&sql).await.map_err(action())?;
         }
         Ok(())

@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use lakeward_change::Lsn;
 use pgwire_replication::{ReplicationClient, ReplicationConfig};
+use postgres_protocol::escape::escape_identifier;
 use tokio::time::{Instant, sleep};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, types::PgLsn};
 
-use crate::{
-    CdcError,
-    connection::{connect_replication, quote_identifier},
-};
+use crate::{CdcError, connection::connect_replication};
 
 /// How long a reader that is going away may still hold the slot.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -33,15 +31,21 @@ pub enum SlotState {
 pub(crate) async fn state(client: &Client, name: &str) -> Result<SlotState, CdcError> {
     let row = client
         .query_opt(
-            "SELECT coalesce(confirmed_flush_lsn, '0/0')::text, active_pid, coalesce(wal_status = 'lost', false)
+            "SELECT coalesce(confirmed_flush_lsn, '0/0'), active_pid, coalesce(wal_status = 'lost', false),
+                coalesce(plugin = 'pgoutput' AND database = current_database() AND NOT temporary, false)
              FROM pg_replication_slots WHERE slot_name = $1",
             &[&name],
         )
         .await
         .map_err(CdcError::query("read its replication slots"))?;
     let Some(row) = row else { return Ok(SlotState::Missing) };
+    if !row.get::<_, bool>(3) {
+        let problem =
+            "is not a lasting pgoutput slot of this database: it belongs to something else; name another";
+        return Err(CdcError::SlotUnfit { slot: name.to_owned(), problem: problem.to_owned() });
+    }
     Ok(SlotState::Present {
-        confirmed: parse_lsn(&row.get::<_, String>(0))?,
+        confirmed: Lsn(row.get::<_, PgLsn>(0).into()),
         active_pid: row.get(1),
         lost: row.get(2),
     })
@@ -49,6 +53,32 @@ pub(crate) async fn state(client: &Client, name: &str) -> Result<SlotState, CdcE
 
 pub(crate) fn parse_lsn(text: &str) -> Result<Lsn, CdcError> {
     text.parse().map_err(|error| CdcError::Sequence(format!("{error}")))
+}
+
+/// Holds an advisory lock on the slot's name for as long as the session lives: one process at a time decides what
+/// becomes of a slot, also while nobody reads from it.
+pub(crate) async fn claim(client: &Client, name: &str) -> Result<(), CdcError> {
+    let deadline = Instant::now() + RELEASE;
+    loop {
+        let row = client
+            .query_one(
+                "SELECT pg_try_advisory_lock(key), (SELECT pid FROM pg_locks
+                    WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()
+                      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                      AND classid = (key >> 32 & 4294967295)::oid AND objid = (key & 4294967295)::oid LIMIT 1)
+                 FROM hashtextextended('lakeward ' || $1, 0) key",
+                &[&name],
+            )
+            .await
+            .map_err(CdcError::query("lock the replication slot's name"))?;
+        match (row.get::<_, bool>(0), row.get::<_, Option<i32>>(1)) {
+            (true, _) => return Ok(()),
+            (false, Some(pid)) if Instant::now() >= deadline => {
+                return Err(CdcError::SlotInUse { slot: name.to_owned(), pid });
+            }
+            (false, _) => sleep(PAUSE).await,
+        }
+    }
 }
 
 /// Waits until nobody reads the slot.
@@ -102,7 +132,7 @@ pub(crate) async fn create(
     // The older form of the options, which every server since 10 reads.
     let sql = format!(
         "CREATE_REPLICATION_SLOT {}{} LOGICAL pgoutput EXPORT_SNAPSHOT",
-        quote_identifier(name),
+        escape_identifier(name),
         if temporary { " TEMPORARY" } else { "" }
     );
     let answer = tokio::time::timeout(wait, session.simple_query(&sql)).await;

@@ -12,12 +12,13 @@ use arrow::array::RecordBatch;
 use futures::{Stream, TryStreamExt, stream::try_unfold};
 use lakeward_change::{BucketSum, Lsn, TableId};
 use pgwire_replication::ReplicationClient;
+use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{Client, CopyOutStream};
 
 use crate::{
     CdcError,
     catalog::{Catalog, Definition},
-    connection::{connect, quote_literal},
+    connection::connect,
     copy::CopyDecoder,
     fingerprint, slot,
 };
@@ -123,7 +124,7 @@ impl Snapshot {
         let client = connect(&self.url).await?;
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
-            quote_literal(&self.name)
+            escape_literal(&self.name)
         );
         client.batch_execute(&begin).await.map_err(CdcError::query("use the snapshot"))?;
         Ok((client, table))

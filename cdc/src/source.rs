@@ -54,6 +54,16 @@ impl PostgresOptions {
     }
 }
 
+/// A table that was asked for and cannot be captured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SkippedTable {
+    pub id: TableId,
+    /// What it lacks, and what mends it.
+    pub reason: String,
+    /// It is the table's own definition; otherwise a right, or the publication.
+    pub by_definition: bool,
+}
+
 /// A Postgres database whose changes can be read.
 pub struct PostgresSource {
     options: PostgresOptions,
@@ -66,7 +76,7 @@ pub struct PostgresSource {
     timeline: u32,
     catalog: Arc<Catalog>,
     tables: Vec<Arc<TableSchema>>,
-    skipped: Vec<(TableId, String)>,
+    skipped: Vec<SkippedTable>,
 }
 
 impl PostgresSource {
@@ -88,13 +98,18 @@ impl PostgresSource {
 
         let selection = Selection::new(&options.include, &options.exclude);
         let mut catalog = Catalog::read(&client, &selection).await?;
-        if let Some(found) = Publication::find(&client, &publication).await? {
-            // Ours without a slot is about to be made anew.
-            if !found.ours || slot::state(&client, &slot).await? != SlotState::Missing {
+        match Publication::find(&client, &publication).await? {
+            Some(found) if !found.ours || slot::state(&client, &slot).await? != SlotState::Missing => {
                 catalog.restrict(&found.tables, &publication);
             }
+            // It is about to be made, or made anew.
+            _ => catalog.restrict_to_owned(&user),
         }
-        let skipped = catalog.skipped.iter().map(|s| (s.table.clone(), s.obstacle.to_string()));
+        let skipped = catalog.skipped.iter().map(|skipped| SkippedTable {
+            id: skipped.table.clone(),
+            reason: skipped.obstacle.to_string(),
+            by_definition: skipped.obstacle.by_definition,
+        });
         Ok(Self {
             tables: catalog.tables.iter().map(|table| Arc::clone(&table.schema)).collect(),
             skipped: skipped.collect(),
@@ -137,9 +152,19 @@ impl PostgresSource {
         &self.tables
     }
 
-    /// Tables that were asked for and cannot be captured, with the reason and what mends it.
-    pub fn skipped(&self) -> &[(TableId, String)] {
+    /// Tables that were asked for and cannot be captured.
+    pub fn skipped(&self) -> &[SkippedTable] {
         &self.skipped
+    }
+
+    /// Whether the source has the table, but it is not asked for.
+    pub fn is_unselected(&self, table: &TableId) -> bool {
+        self.catalog.unselected.contains(table)
+    }
+
+    /// The slot was named in the options: it may be there already, and is taken as it is.
+    pub fn has_named_slot(&self) -> bool {
+        self.options.slot.is_some()
     }
 
     /// Columns of captured tables that Postgres does not publish: generated ones.
@@ -147,13 +172,25 @@ impl PostgresSource {
         &self.catalog.omitted
     }
 
-    /// The planner's estimate, if the table was ever analysed.
-    pub fn estimated_rows(&self, table: &TableId) -> Option<u64> {
-        self.catalog.find(table).ok()?.estimated_rows
-    }
-
     pub async fn slot(&self) -> Result<SlotState, CdcError> {
         slot::state(&self.client, &self.slot).await
+    }
+
+    /// Makes this value the one that may create, drop and read the slot, for as long as it lives.
+    ///
+    /// # Errors
+    /// If another process has claimed it.
+    pub async fn claim(&self) -> Result<(), CdcError> {
+        slot::claim(&self.client, &self.slot).await
+    }
+
+    /// The server's clock, microseconds UTC.
+    pub async fn now(&self) -> Result<i64, CdcError> {
+        let row = self
+            .client
+            .query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8", &[])
+            .await;
+        Ok(row.map_err(CdcError::query("say what time it is"))?.get(0))
     }
 
     /// Sees to it that the publication holds the captured tables: creates it if it is missing; one of ours whose slot
@@ -191,8 +228,11 @@ impl PostgresSource {
 
     /// Streams all transactions with a final LSN at or beyond `from`, which is durable with us: Postgres is told so.
     pub async fn stream(&self, from: Lsn, epoch: i64) -> Result<PostgresStream, CdcError> {
-        // A reader that just went away may still hold the slot.
-        slot::wait_released(&self.client, &self.slot).await?;
+        // A reader that just went away may still hold the slot. One that stands beyond would skip changes silently.
+        match slot::wait_released(&self.client, &self.slot).await? {
+            SlotState::Present { confirmed, lost: false, .. } if confirmed <= from => {}
+            _ => return Err(CdcError::SlotMoved { slot: self.slot.clone() }),
+        }
         let position = pgwire_replication::Lsn(from.0);
         let config = self.config.clone().with_start_lsn(position).with_ack_lsn(position);
         let mut session = connect_replication(config).await?;

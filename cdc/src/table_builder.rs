@@ -10,7 +10,7 @@ use arrow::{
     datatypes::SchemaRef,
     error::ArrowError,
 };
-use lakeward_change::{ChangeBatch, Op, Position, TableSchema};
+use lakeward_change::{ChangeBatch, ColumnType, Op, Position, TableSchema};
 
 use crate::{
     CdcError,
@@ -41,6 +41,8 @@ pub(crate) struct TableBuilder {
     columns: Vec<ColumnBuilder>,
     unavailable: Vec<Option<BooleanBufferBuilder>>,
     old_keys: Option<OldKeys>,
+    /// Columns of the key whose type has values that the lake lacks.
+    risky_key: Vec<usize>,
     /// Values that their type cannot hold.
     pub(crate) nulled: u64,
 }
@@ -57,6 +59,12 @@ impl TableBuilder {
             schema: table.arrow(),
             columns: table.columns.iter().map(|c| ColumnBuilder::new(c.column_type)).collect(),
             unavailable: table.columns.iter().map(|_| None).collect(),
+            risky_key: table
+                .key
+                .iter()
+                .copied()
+                .filter(|&i| is_risky(table.columns[i].column_type))
+                .collect(),
             table,
             epoch,
             ops: Vec::new(),
@@ -72,6 +80,28 @@ impl TableBuilder {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.ops.is_empty()
+    }
+
+    /// A key column whose value the lake cannot hold, in the row or in the key before: without it the row could not be
+    /// found again.
+    pub(crate) fn lost_key<'a>(
+        &self,
+        row: impl Iterator<Item = Datum<'a>>,
+        old_key: Option<&[Datum<'a>]>,
+    ) -> Option<&str> {
+        if self.risky_key.is_empty() {
+            return None;
+        }
+        let now = row.enumerate();
+        let before =
+            old_key.into_iter().flatten().enumerate().map(|(at, datum)| (self.table.key[at], *datum));
+        let lost = now.chain(before).find(|(index, datum)| {
+            let Datum::Text(text) = datum else { return false };
+            self.risky_key.contains(index)
+                && ColumnBuilder::new(self.table.columns[*index].column_type).append_text(text)
+                    == Ok(Held::No)
+        });
+        lost.map(|(index, _)| self.table.columns[index].name.as_str())
     }
 
     /// Appends a change; `row` has one value a column, `old_key` one a key column.
@@ -156,6 +186,11 @@ impl TableBuilder {
     }
 }
 
+/// Whether the type has NaN, infinities or a wider range than ours.
+fn is_risky(column_type: ColumnType) -> bool {
+    matches!(column_type, ColumnType::Numeric { .. } | ColumnType::Date | ColumnType::Timestamp { .. })
+}
+
 /// Appends a value; gives how many values the type could not hold (0 or 1).
 pub(crate) fn append(
     column: &mut ColumnBuilder,
@@ -168,7 +203,11 @@ pub(crate) fn append(
         return Ok(0);
     };
     match column.append_text(text) {
-        Ok(held) => Ok(u64::from(held == Held::No)),
+        Ok(Held::Yes) => Ok(0),
+        Ok(Held::No) if table.key.contains(&index) => {
+            Err(CdcError::Key { table: table.id.clone(), column: table.columns[index].name.clone() })
+        }
+        Ok(Held::No) => Ok(1),
         Err(source) => Err(CdcError::Value {
             table: table.id.clone(),
             column: table.columns[index].name.clone(),

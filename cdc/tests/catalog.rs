@@ -23,7 +23,7 @@ async fn tables_come_with_types_and_keys_or_with_a_reason() {
     let types: Vec<_> = orders.columns.iter().map(|column| column.column_type).collect();
     assert_eq!(types, [ColumnType::Numeric { precision: 12, scale: 2 }, ColumnType::Int8, ColumnType::Text]);
     let skipped: Vec<_> =
-        source.skipped().iter().map(|(table, reason)| (table.name.as_str(), reason.as_str())).collect();
+        source.skipped().iter().map(|table| (table.id.name.as_str(), table.reason.as_str())).collect();
     for (table, word) in
         [("later", "deferrable"), ("nokey", "no usable key"), ("nothing", "NOTHING"), ("quick", "unlogged")]
     {

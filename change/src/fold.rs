@@ -53,6 +53,26 @@ fn first_after(batch: &ChangeBatch, durable: Position) -> usize {
     low
 }
 
+/// Cuts a run of changes in two at its middle change; `None` if there is but one.
+pub fn halves(batches: &[ChangeBatch]) -> Option<(Vec<ChangeBatch>, Vec<ChangeBatch>)> {
+    let mut left = batches.iter().map(ChangeBatch::num_rows).sum::<usize>() / 2;
+    if left == 0 {
+        return None;
+    }
+    let (mut first, mut rest) = (Vec::new(), Vec::new());
+    for batch in batches {
+        let here = left.min(batch.num_rows());
+        left -= here;
+        if here > 0 {
+            first.push(batch.slice(0, here));
+        }
+        if here < batch.num_rows() {
+            rest.push(batch.slice(here, batch.num_rows() - here));
+        }
+    }
+    Some((first, rest))
+}
+
 /// A part of a run of changes.
 #[derive(Debug, Clone)]
 pub enum Segment {

@@ -11,6 +11,6 @@ mod schema;
 
 pub use batch::{ChangeBatch, Op};
 pub use checksum::BucketSum;
-pub use fold::{FoldError, Folded, Segment, after, fold, split_at_truncates};
+pub use fold::{FoldError, Folded, Segment, after, fold, halves, split_at_truncates};
 pub use position::{Lsn, Position};
 pub use schema::{Column, ColumnType, StoppedTable, TableId, TableSchema};

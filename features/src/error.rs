@@ -57,6 +57,6 @@ pub enum FeatureError {
 impl FeatureError {
     /// Whether the same work may succeed when it is tried again later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Lake(error) if error.is_retryable())
+        matches!(self, Self::NewEpoch { .. }) || matches!(self, Self::Lake(error) if error.is_retryable())
     }
 }

@@ -11,6 +11,7 @@ use deltalake::datafusion::{
     catalog::TableProvider,
     datasource::MemTable,
     error::DataFusionError,
+    functions_aggregate::expr_fn::max,
     logical_expr::{Expr, cast, lit, when},
     prelude::{DataFrame, SessionContext, ident},
     scalar::ScalarValue,
@@ -109,7 +110,6 @@ pub struct ShopTables {
     /// In the schema [`ShopTable::schema`], all five.
     tables: Vec<(ShopTable, Arc<dyn TableProvider>)>,
     missing: Vec<String>,
-    /// The newest time that the rows know of, where that is known.
     known_at: Option<i64>,
     /// Gives each query's session its configuration and stores.
     base: SessionContext,
@@ -122,7 +122,9 @@ impl ShopTables {
     /// Tables or columns that nothing can be computed without are missing, or the lake cannot be read.
     pub async fn open(lake: &Lake, watermark: &Watermark, names: &ShopNames) -> Result<Self> {
         let found = open_silver(lake, watermark, names).await?;
-        Self::new(found, watermark.stream_time, lake.session())
+        let base = lake.session();
+        let known_at = newest_time(&base, &found).await?;
+        Self::new(found, known_at, base)
     }
 
     /// From plain batches that were read at `known_at`.
@@ -178,6 +180,12 @@ impl ShopTables {
         Ok(shop)
     }
 
+    /// The newest time that the rows tell of, as the online store's stream time: the moment to compute for unless another
+    /// is asked for. `None` for a shop without any.
+    pub fn known_at(&self) -> Option<i64> {
+        self.known_at
+    }
+
     /// What the shop lacks and how that is taken, in plain sentences.
     pub fn missing(&self) -> &[String] {
         &self.missing
@@ -226,7 +234,7 @@ impl ShopTables {
     /// # Errors
     /// As [`Self::view`], or a horizon ends after the newest known change.
     pub async fn churn_training(&self, moments: &[i64], horizon_days: u32) -> Result<RecordBatch> {
-        let horizon = i64::from(horizon_days) * DAY;
+        let horizon = i64::from(horizon_days).saturating_mul(DAY);
         let moments: Vec<_> =
             moments.iter().map(|moment| (*moment, moment.saturating_add(horizon))).collect();
         if moments.iter().any(|(_, label_at)| self.known_at.is_some_and(|known_at| *label_at > known_at)) {
@@ -309,6 +317,36 @@ pub(crate) async fn open_silver(
     Ok(found)
 }
 
+/// The greatest of all times in the tables.
+async fn newest_time(
+    session: &SessionContext,
+    tables: &[(ShopTable, Arc<dyn TableProvider>)],
+) -> Result<Option<i64>> {
+    let mut newest = None;
+    for (table, provider) in tables {
+        let read = |source| FeatureError::Read { table: *table, source };
+        let located = table.locate(&provider.schema())?;
+        let times: Vec<_> = table
+            .columns()
+            .iter()
+            .zip(located)
+            .filter(|(column, index)| column.kind == Kind::Time && index.is_some())
+            .map(|(column, _)| max(cast(ident(column.name), Kind::Time.arrow())))
+            .collect();
+        if times.is_empty() {
+            continue;
+        }
+        let rows = session.read_table(Arc::clone(provider)).and_then(|rows| rows.aggregate(vec![], times));
+        for batch in rows.map_err(read)?.collect().await.map_err(read)? {
+            for column in batch.columns() {
+                let times = column.as_primitive_opt::<TimestampMicrosecondType>();
+                newest = times.and_then(|times| times.iter().flatten().max()).max(newest);
+            }
+        }
+    }
+    Ok(newest)
+}
+
 /// Of the shop's tables, only `events` may be missing.
 fn require(found: impl Iterator<Item = ShopTable>) -> Result<()> {
     let found: Vec<_> = found.collect();
@@ -323,8 +361,9 @@ fn require(found: impl Iterator<Item = ShopTable>) -> Result<()> {
 /// The newest four training moments whose horizon is over at `as_of`, newest first, each with the time its label is
 /// taken at.
 pub(crate) fn churn_moments(as_of: i64, horizon_days: u32) -> Vec<(i64, i64)> {
-    let horizon = i64::from(horizon_days) * DAY;
-    (1..=4).map(|back| (as_of - back * horizon, as_of - (back - 1) * horizon)).collect()
+    let horizon = i64::from(horizon_days).saturating_mul(DAY);
+    let before = |back| as_of.saturating_sub(horizon.saturating_mul(back));
+    (1..=4).map(|back| (before(back), before(back - 1))).collect()
 }
 
 /// The columns of a shop's table as we read them.

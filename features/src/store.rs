@@ -32,8 +32,6 @@ pub trait OnlineStore: Send + Sync {
     /// A customer's newest orders of any status, newest first.
     fn orders(&self, user_id: i64, limit: usize) -> Vec<OrderSummary>;
 
-    fn order(&self, order_id: i64) -> Option<OrderSummary>;
-
     /// `None` if the customer has no kept order.
     fn activity(&self, user_id: i64, as_of: i64) -> Option<Activity>;
 
@@ -42,18 +40,15 @@ pub trait OnlineStore: Send + Sync {
     /// The whole catalogue, by id.
     fn products(&self) -> Vec<Product>;
 
-    /// The catalogue's categories, sorted.
-    fn categories(&self) -> Vec<String>;
-
-    /// The catalogue's most bought products with their number of kept orders, most first, then by id. With `since`,
-    /// only orders placed after it count (and each is looked at: for windows of weeks).
-    fn popular(&self, k: usize, category: Option<&str>, since: Option<i64>) -> Vec<(i64, u64)>;
-
     /// Minutes that have orders, `from <= minute < to`, in order of time. Orders cancelled or returned since do not count.
     fn revenue_minutes(&self, from: i64, to: i64) -> Vec<RevenueMinute>;
 
     /// The newest orders of any status, newest first.
     fn newest_orders(&self, n: usize) -> Vec<OrderSummary>;
+
+    /// Takes the fifths of recency, frequency and monetary value anew from all customers as of a moment. Between two
+    /// calls, customers are scored against the fifths of the first.
+    fn refresh_scores(&self, as_of: i64);
 
     /// Orders and revenue minutes as they change. A receiver that falls behind is told so and should read anew.
     fn subscribe(&self) -> broadcast::Receiver<StoreEvent>;

@@ -158,7 +158,7 @@ async fn a_restart_far_past_the_watermark() {
     for watermark in [first, middle] {
         let store = MemoryStore::load(&captured.lake, &watermark, &names).await.unwrap();
         assert_eq!(answers(&store), answers(&expected), "watermark {}", watermark.lsn);
-        assert_eq!(store.catch_up(&captured.lake, &watermark).await.unwrap(), 0);
+        assert_eq!(store.follow(&captured.lake, &watermark, &watermark).await.unwrap(), 0);
         // The stream begins anew at the watermark.
         for number in (watermark.lsn.as_i64() - SNAPSHOT).max(1)..=COMMITS {
             store.apply(&commit(number)).unwrap();

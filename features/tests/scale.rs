@@ -82,10 +82,6 @@ async fn scale() {
         found += store.history(user_id, as_of).len() + usize::from(store.customer(user_id, as_of).is_some());
     }
     println!("profile and history: {:?} a customer ({found})", started.elapsed() / USERS as u32);
-    let started = Instant::now();
-    let recent = store.popular(10, None, Some(335 * DAY));
-    println!("popular of 30 days: {:?}", started.elapsed());
-    assert_eq!(recent.len(), 10);
 
     let tables = ShopTables::from_batches(&batches, as_of).unwrap();
     for view in View::ALL {

@@ -2,8 +2,8 @@
 
 use lakeward_change::Op;
 use lakeward_features::{
-    FeatureError, MemoryStore, Money, OnlineStore, RevenueMinute, Segment, ShopNames, ShopTable, ShopTables,
-    StoreEvent, View,
+    FeatureError, MemoryStore, Money, OnlineStore, RevenueMinute, Segment, ShopBatches, ShopTable,
+    ShopTables, StoreEvent, View,
 };
 
 use crate::{
@@ -45,9 +45,7 @@ fn a_customer_and_what_they_bought() {
     assert_eq!(history[0].spend.to_string(), "10.00");
     let twice = store.history(3, 100 * DAY);
     assert_eq!((twice[0].purchases, twice[0].quantity), (1, 2));
-    assert_eq!(store.popular(2, None, None), [(2, 4), (1, 3)]);
-    assert_eq!(store.popular(5, Some("milk"), Some(95 * DAY)), [(2, 2)]);
-    assert_eq!(store.categories(), ["bread", "milk"]);
+    assert_eq!((store.product(1).unwrap().purchases, store.product(2).unwrap().purchases), (3, 4));
 }
 
 /// Scores and segments of the store are those of the SQL view, while the fifths are fresh.
@@ -117,7 +115,7 @@ fn a_cancellation_is_subtracted_from_the_orders_own_minute() {
 #[test]
 fn readers_see_a_chunk_whole_or_not_at_all() {
     const LAST: i64 = 600;
-    let store = MemoryStore::empty(ShopNames::default());
+    let store = MemoryStore::from_batches(&ShopBatches::default()).unwrap();
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             for id in 1..=LAST {
@@ -184,7 +182,7 @@ fn a_table_copied_anew_asks_for_a_new_store() {
 
 #[test]
 fn nothing_of_a_chunk_is_applied_if_a_part_cannot_be() {
-    let store = MemoryStore::empty(ShopNames::default());
+    let store = MemoryStore::from_batches(&ShopBatches::default()).unwrap();
     let good = put(ShopTable::Products, Op::Insert, (1, 1), products(&[product(1, "bread", 1)]));
     let mut bad = put(ShopTable::Users, Op::Insert, (1, 2), rows::users(&[rows::user(1)]));
     bad.values = bad.values.project(&[1]).unwrap();

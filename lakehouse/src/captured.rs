@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use backon::Retryable;
 use lakeward_change::{
-    ChangeBatch, Position, Segment, TableId, TableSchema, after, fold, split_at_truncates,
+    ChangeBatch, Position, Segment, TableId, TableSchema, after, fold, halves, split_at_truncates,
 };
 
 use crate::{
@@ -15,6 +15,9 @@ use crate::{
     silver::{self, Upsert},
     table::Table,
 };
+
+/// Stored rows that are read at a time for values which changes kept: such values are long.
+const STORED_ROWS: usize = 4096;
 
 /// Where changes come from; its names are part of the transaction identifiers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,14 +182,27 @@ impl CapturedTable {
                     self.silver.commit(&self.source, &Work::Replace(Vec::new()), at).await?;
                 }
                 Segment::Changes(changes) => {
-                    let mut folded = fold(changes)?;
-                    if folded.stored_keys.num_rows() > 0 {
-                        let stored = silver::stored(&self.silver.table, &session, &folded).await?;
-                        folded = folded.resolve(&stored)?;
+                    let mut runs = vec![changes.clone()];
+                    while let Some(run) = runs.pop() {
+                        let mut folded = fold(&run)?;
+                        if folded.stored_keys.num_rows() > STORED_ROWS
+                            && let Some((first, rest)) = halves(&run)
+                        {
+                            runs.extend([rest, first]);
+                            continue;
+                        }
+                        if folded.stored_keys.num_rows() > 0 {
+                            let stored = silver::stored(&self.silver.table, &session, &folded).await?;
+                            folded = folded.resolve(&stored)?;
+                        }
+                        let upsert = Upsert::new(&self.schema, &folded, &session)
+                            .map_err(LakeError::arrow(&self.silver.table.path))?;
+                        let at = match run.last().and_then(ChangeBatch::last_position) {
+                            Some(position) if !runs.is_empty() => position,
+                            _ => end,
+                        };
+                        self.silver.commit(&self.source, &Work::Merge(&upsert), at).await?;
                     }
-                    let upsert = Upsert::new(&self.schema, &folded, &session)
-                        .map_err(LakeError::arrow(&self.silver.table.path))?;
-                    self.silver.commit(&self.source, &Work::Merge(&upsert), end).await?;
                 }
             }
         }

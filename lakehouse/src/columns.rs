@@ -4,14 +4,17 @@ use std::collections::HashSet;
 
 use lakeward_change::TableSchema;
 
-use crate::{LakeError, bronze};
+use crate::{LakeError, bronze, silver};
 
 /// Delta tables without column mapping refuse some characters, and take names that differ in case for the same.
 pub(crate) fn check_columns(table: &TableSchema) -> Result<(), LakeError> {
     let mut seen = HashSet::new();
     for column in &table.columns {
         let name = column.name.to_lowercase();
-        let reason = if bronze::ADDED.contains(&name.as_str()) {
+        let reason = if bronze::ADDED.contains(&name.as_str())
+            || name == silver::DELETED
+            || name.starts_with(silver::WANTED_KEY)
+        {
             "has a name that the lake uses itself"
         } else if name.chars().any(|c| " ,;{}()\n\t=".contains(c)) {
             "has a character that a Delta column cannot have: a space or one of ,;{}()="

@@ -64,15 +64,37 @@ pub enum LakeError {
     Damaged { table: String, reason: String },
 }
 
+fn store_may_recover(error: &object_store::Error) -> bool {
+    use object_store::Error;
+    !matches!(
+        error,
+        Error::NotFound { .. }
+            | Error::PermissionDenied { .. }
+            | Error::Unauthenticated { .. }
+            | Error::InvalidPath { .. }
+            | Error::NotSupported { .. }
+            | Error::NotImplemented { .. }
+            | Error::UnknownConfigurationKey { .. }
+    )
+}
+
+/// The kernel does not give its causes as sources.
+fn kernel_may_recover(error: &delta_kernel::Error) -> bool {
+    match error {
+        delta_kernel::Error::ObjectStore(error) => store_may_recover(error),
+        delta_kernel::Error::IOError(_) => true,
+        delta_kernel::Error::Backtraced { source, .. } => kernel_may_recover(source),
+        _ => false,
+    }
+}
+
 impl LakeError {
     /// Whether the same work may succeed when it is tried again later: the store failed, not the work.
     pub fn is_retryable(&self) -> bool {
-        if matches!(self, Self::Store { .. }) {
-            return true;
-        }
         let first: &(dyn std::error::Error + 'static) = self;
         std::iter::successors(Some(first), |error| error.source()).any(|error| {
-            error.is::<object_store::Error>()
+            error.downcast_ref().is_some_and(store_may_recover)
+                || error.downcast_ref().is_some_and(kernel_may_recover)
                 || error.is::<std::io::Error>()
                 || error.is::<TransactionError>()
         })

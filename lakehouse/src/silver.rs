@@ -27,7 +27,9 @@ use crate::{
 pub(crate) const EPOCH: &str = "_epoch";
 pub(crate) const COMMIT: &str = "_commit";
 pub(crate) const ORDER: &str = "_order";
-const DELETED: &str = "_deleted";
+pub(crate) const DELETED: &str = "_deleted";
+/// Names key columns beside the stored ones, with their number.
+pub(crate) const WANTED_KEY: &str = "_key_";
 /// The columns that carry a row's position, in the order in which they are compared.
 pub(crate) const POSITION: [&str; 3] = [EPOCH, COMMIT, ORDER];
 
@@ -159,7 +161,7 @@ pub(crate) async fn stored(
 ) -> Result<RecordBatch, LakeError> {
     let failed = || LakeError::query(&table.path, "asked for unchanged values");
     let definition = &folded.table;
-    let wanted_key = |index: usize| format!("_key_{index}");
+    let wanted_key = |index: usize| format!("{WANTED_KEY}{index}");
     let fields: Vec<Field> = definition
         .key_arrow()
         .fields()

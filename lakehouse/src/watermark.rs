@@ -188,7 +188,8 @@ impl Lake {
         serde_json::from_str(text.value(0)).map_err(|error| damaged(error.to_string()))
     }
 
-    /// The changes of a table's bronze, at its newest version, that lie beyond the watermark, in position order.
+    /// The changes of a table's bronze, at its newest version, that lie beyond the watermark, in position order; with
+    /// `before`, of transactions that committed before that LSN.
     ///
     /// # Errors
     /// If the watermark does not have the table, or the store fails.
@@ -196,6 +197,7 @@ impl Lake {
         &self,
         watermark: &Watermark,
         table: &TableId,
+        before: Option<Lsn>,
     ) -> Result<Vec<ChangeBatch>, LakeError> {
         let missing = || LakeError::NoTable { table: table.to_string() };
         let entry = watermark.tables.get(table).ok_or_else(missing)?;
@@ -208,6 +210,10 @@ impl Lake {
         let beyond =
             commit.clone().gt(lsn.clone()).or(commit.clone().eq(lsn).and(order.clone().gt(lit(0_i64))));
         let beyond = epoch.clone().gt(lit(entry.epoch)).or(epoch.clone().eq(lit(entry.epoch)).and(beyond));
+        let beyond = match before {
+            Some(end) => beyond.and(commit.clone().lt(lit(end.as_i64()))),
+            None => beyond,
+        };
         let failed = || LakeError::query(&entry.bronze_path, "read");
         let rows = session
             .read_table(bronze.provider(&session).await?)

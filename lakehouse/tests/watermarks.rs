@@ -101,7 +101,7 @@ async fn bronze_beyond_a_watermark_comes_back_as_it_went_in() {
     let id = table.id().clone();
     let at_copy = watermark("shop", SNAPSHOT as u64, Some(&table));
     assert!(
-        lake.bronze_after(&at_copy, &id).await.unwrap().is_empty(),
+        lake.bronze_after(&at_copy, &id, None).await.unwrap().is_empty(),
         "the copy itself is in its watermark"
     );
 
@@ -116,9 +116,9 @@ async fn bronze_beyond_a_watermark_comes_back_as_it_went_in() {
     source.truncate();
     flush(&mut table, &source).await.unwrap();
 
-    let all = lake.bronze_after(&at_copy, &id).await.unwrap();
+    let all = lake.bronze_after(&at_copy, &id, None).await.unwrap();
     assert_eq!(positions(&all), positions(&source.all()));
-    let beyond = lake.bronze_after(&cut, &id).await.unwrap();
+    let beyond = lake.bronze_after(&cut, &id, None).await.unwrap();
     let expected = source.batches(first..source.changes(), usize::MAX);
     assert_eq!(positions(&beyond), positions(&expected));
     for (got, sent) in [(&all[0], &source.all()[0]), (&beyond[0], &expected[0])] {
@@ -130,10 +130,10 @@ async fn bronze_beyond_a_watermark_comes_back_as_it_went_in() {
     source.start_epoch(2);
     copy(&mut table, &source).await.unwrap();
     assert_eq!(
-        lake.bronze_after(&cut, &id).await.unwrap().iter().map(ChangeBatch::num_rows).sum::<usize>(),
+        lake.bronze_after(&cut, &id, None).await.unwrap().iter().map(ChangeBatch::num_rows).sum::<usize>(),
         expected[0].num_rows() + source.rows.len()
     );
 
-    let unknown = lake.bronze_after(&cut, &TableId::new("public", "unknown")).await;
+    let unknown = lake.bronze_after(&cut, &TableId::new("public", "unknown"), None).await;
     assert!(matches!(unknown, Err(LakeError::NoTable { .. })));
 }

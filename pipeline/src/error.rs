@@ -2,6 +2,7 @@
 
 use lakeward_cdc::CdcError;
 use lakeward_change::Lsn;
+use lakeward_lakehouse::LakeError;
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -9,15 +10,20 @@ pub enum PipelineError {
     #[error("the source failed")]
     Source(#[from] CdcError),
     #[error("the lake failed")]
-    Lake(#[from] lakeward_lakehouse::LakeError),
+    Lake(#[from] LakeError),
     #[error("the control database failed")]
     Control(#[from] lakeward_postgres::Error),
     #[error("no table of {source_name} can be captured: {reasons}")]
     NothingToCapture { source_name: String, reasons: String },
     #[error(
-        "the slot {slot} is being read by the server process {pid}: stop the other ingester, or name another slot"
+        "{} captured so far and not chosen any more: choose what was chosen before, or begin anew with \
+         `lakeward source drop`", tables.join(", ")
     )]
-    SlotInUse { slot: String, pid: i32 },
+    LeftOut { tables: Vec<String> },
+    #[error(
+        "replication slot {slot} cannot be read any more: the server has removed its log; drop it, or name another"
+    )]
+    SlotLost { slot: String },
     #[error("nothing of {source_name} is in the lake yet: run `lakeward ingest` first")]
     NothingCaptured { source_name: String },
     #[error("the ingester made no cut at {lsn}: {reason}")]
@@ -31,10 +37,17 @@ impl PipelineError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Source(error) => error.is_retryable(),
+            // Rows to copy come from the source.
+            Self::Lake(LakeError::Rows { source, .. }) => {
+                source.downcast_ref().is_some_and(CdcError::is_retryable)
+            }
             Self::Lake(error) => error.is_retryable(),
             Self::Control(error) => error.is_retryable(),
-            Self::SlotInUse { .. } | Self::CutRefused { .. } | Self::Stopped(_) => true,
-            Self::NothingToCapture { .. } | Self::NothingCaptured { .. } => false,
+            Self::CutRefused { .. } | Self::Stopped(_) => true,
+            Self::NothingToCapture { .. }
+            | Self::NothingCaptured { .. }
+            | Self::LeftOut { .. }
+            | Self::SlotLost { .. } => false,
         }
     }
 }

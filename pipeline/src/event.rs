@@ -13,6 +13,11 @@ pub enum Event {
         table: TableId,
         reason: String,
     },
+    /// A column is not captured: it is generated, or the publication leaves it out.
+    ColumnSkipped {
+        table: TableId,
+        column: String,
+    },
     /// A table leaves the capture; the others go on.
     Stopped(StoppedTable),
     /// So many values since the last time that their columns' types cannot hold are null in the lake.

@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use lakeward_cdc::Chunk;
-use lakeward_change::Lsn;
 use lakeward_lakehouse::Watermark;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::PipelineError;
 
-/// Chunks a subscriber may lag behind before reading waits for it.
-const SUBSCRIPTION_CHUNKS: usize = 256;
+/// A subscriber that lags further behind is dropped: capture never waits for one.
+const SUBSCRIPTION_CHUNKS: usize = 16_384;
 
 pub(crate) enum Command {
     Cut(oneshot::Sender<Arc<Watermark>>),
-    Subscribe(mpsc::Sender<Arc<Chunk>>, oneshot::Sender<Lsn>),
+    Subscribe(mpsc::Sender<Arc<Chunk>>, oneshot::Sender<()>),
 }
 
 /// A cheap handle on a pipeline; it stays valid over the pipeline's retries.
@@ -23,12 +22,10 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
 }
 
-/// The live stream from `from` on: every change of the transactions that commit there or later, as it is read, which
-/// is before it is durable in the lake. After a retry changes may come again; their positions tell.
-pub struct Subscription {
-    pub from: Lsn,
-    pub chunks: mpsc::Receiver<Arc<Chunk>>,
-}
+/// The live stream: every change as it is read, which is before it is durable in the lake, and every transaction's end.
+/// After a retry changes may come again; their positions tell. It ends with the pipeline, or when its reader lags too
+/// far behind.
+pub type Subscription = mpsc::Receiver<Arc<Chunk>>;
 
 impl Handle {
     pub(crate) fn new() -> (Self, mpsc::Receiver<Command>) {
@@ -41,22 +38,25 @@ impl Handle {
     /// # Errors
     /// [`PipelineError::Stopped`] if the pipeline has ended.
     pub async fn cut(&self) -> Result<Arc<Watermark>, PipelineError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Cut(reply)).await?;
-        answer.await.map_err(|_| PipelineError::Stopped("the pipeline"))
+        self.ask(Command::Cut).await
     }
 
     /// # Errors
     /// [`PipelineError::Stopped`] if the pipeline has ended.
     pub async fn subscribe(&self) -> Result<Subscription, PipelineError> {
         let (sender, chunks) = mpsc::channel(SUBSCRIPTION_CHUNKS);
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Subscribe(sender, reply)).await?;
-        let from = answer.await.map_err(|_| PipelineError::Stopped("the pipeline"))?;
-        Ok(Subscription { from, chunks })
+        self.ask(|reply| Command::Subscribe(sender.clone(), reply)).await?;
+        Ok(chunks)
     }
 
-    async fn send(&self, command: Command) -> Result<(), PipelineError> {
-        self.commands.send(command).await.map_err(|_| PipelineError::Stopped("the pipeline"))
+    /// Asks anew if an attempt of the pipeline failed before it answered.
+    async fn ask<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Result<T, PipelineError> {
+        loop {
+            let (reply, answer) = oneshot::channel();
+            self.commands.send(command(reply)).await.map_err(|_| PipelineError::Stopped("the pipeline"))?;
+            if let Ok(answer) = answer.await {
+                return Ok(answer);
+            }
+        }
     }
 }

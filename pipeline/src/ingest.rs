@@ -4,10 +4,9 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use chrono::Utc;
 use lakeward_cdc::{PostgresOptions, PostgresSource, SlotState};
 use lakeward_change::{StoppedTable, TableId, TableSchema};
-use lakeward_lakehouse::{CapturedTable, Lake, LakeError, SourceRef, Watermark, WatermarkTable};
+use lakeward_lakehouse::{CapturedTable, Lake, LakeError, SourceRef, Watermark};
 use lakeward_postgres::Control;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -92,18 +91,30 @@ impl Pipeline {
     }
 
     async fn attempt(&mut self, shutdown: &CancellationToken) -> Result<(), PipelineError> {
+        let (source, tables, watermark) = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            begun = self.begin() => begun?,
+        };
+        let streaming = Streaming::begin(self, &source, tables, watermark).await?;
+        let Self { commands, subscribers, .. } = self;
+        streaming.run(commands, subscribers, shutdown).await
+    }
+
+    /// Opens source and lake and copies what must be copied: from the watermark on, all is in the stream.
+    async fn begin(&self) -> Result<(PostgresSource, Vec<CapturedTable>, Arc<Watermark>), PipelineError> {
         let source = PostgresSource::open(self.options.postgres.clone()).await?;
-        for (table, reason) in source.skipped() {
-            (self.observer)(Event::Skipped { table: table.clone(), reason: reason.clone() });
+        source.claim().await?;
+        for table in source.skipped() {
+            (self.observer)(Event::Skipped { table: table.id.clone(), reason: table.reason.clone() });
+        }
+        for (table, column) in source.omitted_columns() {
+            (self.observer)(Event::ColumnSkipped { table: table.clone(), column: column.clone() });
         }
         if source.tables().is_empty() {
             return Err(nothing_to_capture(&source));
         }
         let slot = source.slot().await?;
-        if let SlotState::Present { active_pid: Some(pid), .. } = slot {
-            return Err(PipelineError::SlotInUse { slot: source.slot_name().to_owned(), pid });
-        }
-        let (tables, changed) = open_tables(&self.lake, &source).await?;
+        let (tables, changed) = self.open_tables(&source).await?;
         let newest = self.lake.latest_watermark(Some(source.name())).await?;
         let origin = Origin {
             system_id: source.system_id(),
@@ -111,117 +122,149 @@ impl Pipeline {
             flushed: source.flush_lsn().await?,
         };
         let next_epoch = tables.iter().filter_map(CapturedTable::epoch).max().map_or(1, |seen| seen + 1);
-        let (tables, watermark) = match decide(newest.as_ref(), &slot, &origin, next_epoch) {
-            Start::Resume { from: _, epoch } => {
-                let watermark = newest.ok_or(PipelineError::Stopped("the start"))?;
-                let (tables, watermark) = self.captured(tables, changed, watermark, epoch);
-                (tables, Arc::new(watermark))
-            }
-            Start::Copy { epoch, drop_slot, lost } => {
+        let (tables, watermark) = match (decide(newest.as_ref(), &slot, &origin, next_epoch), newest) {
+            (Start::Resume, Some(watermark)) => self.captured(&source, tables, changed, watermark)?,
+            (Start::Resume, None) => return Err(PipelineError::Stopped("the start")),
+            (Start::Copy { epoch, lost }, _) => {
                 if let Some(reason) = lost {
                     (self.observer)(Event::Lost { reason });
                 }
-                if drop_slot {
-                    source.drop_slot().await?;
-                }
-                tokio::select! {
-                    () = shutdown.cancelled() => return Ok(()),
-                    copied = self.first_copy(&source, tables, changed, epoch) => copied?,
-                }
+                self.first_copy(&source, &slot, tables, changed, epoch).await?
             }
         };
-        let streaming = Streaming::begin(self, &source, tables, watermark).await?;
-        let Self { commands, subscribers, .. } = self;
-        streaming.run(commands, subscribers, shutdown).await
+        Ok((source, tables, Arc::new(watermark)))
     }
 
-    /// Copies everything at a fresh slot's snapshot; the first watermark stands at that snapshot.
+    /// Copies everything at a snapshot; the first watermark stands there, and the slot holds everything after it.
     async fn first_copy(
         &self,
         source: &PostgresSource,
+        slot: &SlotState,
         tables: Vec<CapturedTable>,
-        changed: Vec<StoppedTable>,
+        mut stopped: Vec<StoppedTable>,
         epoch: i64,
-    ) -> Result<(Vec<CapturedTable>, Arc<Watermark>), PipelineError> {
-        for table in &changed {
+    ) -> Result<(Vec<CapturedTable>, Watermark), PipelineError> {
+        source.prepare().await?;
+        let taken_at = source.now().await?;
+        let snapshot = match slot {
+            SlotState::Missing => source.create_slot(SLOT_WAIT).await?,
+            SlotState::Present { lost: true, .. } if source.has_named_slot() => {
+                return Err(PipelineError::SlotLost { slot: source.slot_name().to_owned() });
+            }
+            // A slot of the user's stays; what it holds from before the snapshot is passed over.
+            SlotState::Present { .. } if source.has_named_slot() => {
+                source.temporary_snapshot(SLOT_WAIT).await?
+            }
+            SlotState::Present { .. } => {
+                source.drop_slot().await?;
+                source.create_slot(SLOT_WAIT).await?
+            }
+        };
+        let parallel = self.options.copy_parallel;
+        let (tables, unfit) = copy_all(&snapshot, tables, epoch, taken_at, parallel, &self.observer).await?;
+        stopped.extend(unfit);
+        for table in &stopped {
             (self.observer)(Event::Stopped(table.clone()));
         }
-        source.prepare().await?;
-        let snapshot = source.create_slot(SLOT_WAIT).await?;
-        let tables = copy_all(&snapshot, tables, epoch, self.options.copy_parallel, &self.observer).await?;
-        let watermark = Arc::new(Watermark {
+        let watermark = Watermark {
             source: source.name().to_owned(),
             system_id: source.system_id().to_owned(),
             timeline: source.timeline(),
             epoch,
             lsn: snapshot.lsn(),
-            stream_time: Some(Utc::now().timestamp_micros()),
+            stream_time: Some(taken_at),
             reason: "copy".to_owned(),
-            tables: tables.iter().map(watermark_table).collect(),
-            stopped: changed,
-        });
+            tables: tables.iter().map(|table| (table.id().clone(), table.watermark_entry())).collect(),
+            stopped,
+        };
         self.lake.append_watermark(&watermark).await?;
         if snapshot.nulled() > 0 {
             (self.observer)(Event::Nulled { values: snapshot.nulled() });
         }
-        (self.observer)(Event::Committed(Arc::clone(&watermark)));
+        (self.observer)(Event::Committed(Arc::new(watermark.clone())));
         Ok((tables, watermark))
     }
 
     /// The tables that the watermark's generation holds, and the watermark without those that cannot go on: what has
     /// another definition now, or is gone, is stopped; what came later is said to be left out.
+    ///
+    /// # Errors
+    /// A table could go on, but is not chosen any more, or we may not: then a start would lose it for good.
     fn captured(
         &self,
+        source: &PostgresSource,
         tables: Vec<CapturedTable>,
-        mut changed: Vec<StoppedTable>,
+        changed: Vec<StoppedTable>,
         mut watermark: Watermark,
-        epoch: i64,
-    ) -> (Vec<CapturedTable>, Watermark) {
-        let (captured, left_out): (Vec<_>, Vec<_>) = tables.into_iter().partition(|table| {
-            table.durable().is_some_and(|durable| durable.epoch == epoch)
+    ) -> Result<(Vec<CapturedTable>, Watermark), PipelineError> {
+        let (captured, new): (Vec<_>, Vec<_>) = tables.into_iter().partition(|table| {
+            table.durable().is_some_and(|durable| durable.epoch == watermark.epoch)
                 && watermark.tables.contains_key(table.id())
         });
-        for table in left_out {
-            if watermark.stopped.iter().all(|stopped| stopped.id != *table.id()) {
-                let reason = "it is newer than the first copy: `lakeward source drop`, then `lakeward ingest` \
-                              copies anew";
-                (self.observer)(Event::Skipped { table: table.id().clone(), reason: reason.to_owned() });
-            }
+        for table in new.iter().filter(|table| watermark.stopped.iter().all(|old| old.id != *table.id())) {
+            let reason =
+                "it is newer than the first copy: `lakeward source drop`, then `lakeward ingest` copies anew";
+            (self.observer)(Event::Skipped { table: table.id().clone(), reason: reason.to_owned() });
         }
-        let gone = watermark.tables.extract_if(.., |id, _| captured.iter().all(|table| table.id() != id));
-        for (id, _) in gone {
-            let told =
-                changed.iter().position(|table| table.id == id).map(|found| changed.swap_remove(found));
-            let gone = || "the source has no such table any more, or it is no longer chosen".to_owned();
-            watermark.stopped.push(told.unwrap_or_else(|| StoppedTable { id, reason: gone() }));
+        let mut left_out = Vec::new();
+        let missing: Vec<TableId> = watermark
+            .tables
+            .keys()
+            .filter(|id| captured.iter().all(|table| table.id() != *id))
+            .cloned()
+            .collect();
+        for id in missing {
+            let skipped = source.skipped().iter().find(|table| table.id == id);
+            let stopped = match (changed.iter().find(|table| table.id == id), skipped) {
+                (Some(changed), _) => changed.clone(),
+                (None, Some(skipped)) if skipped.by_definition => {
+                    StoppedTable { id: id.clone(), reason: skipped.reason.clone() }
+                }
+                (None, Some(skipped)) => {
+                    left_out.push(format!("{id} ({})", skipped.reason));
+                    continue;
+                }
+                (None, None) if source.is_unselected(&id) => {
+                    left_out.push(id.to_string());
+                    continue;
+                }
+                (None, None) => StoppedTable {
+                    id: id.clone(),
+                    reason: "the source has no such table any more".to_owned(),
+                },
+            };
+            watermark.tables.remove(&id);
+            watermark.stopped.push(stopped);
+        }
+        if !left_out.is_empty() {
+            return Err(PipelineError::LeftOut { tables: left_out });
         }
         for table in &watermark.stopped {
             (self.observer)(Event::Stopped(table.clone()));
         }
-        (captured, watermark)
+        Ok((captured, watermark))
     }
-}
 
-/// What the watermark records of a table.
-fn watermark_table(table: &CapturedTable) -> (TableId, WatermarkTable) {
-    (table.id().clone(), table.watermark_entry())
-}
-
-/// The tables as the lake has them; those apart that the lake has with another definition.
-async fn open_tables(
-    lake: &Lake,
-    source: &PostgresSource,
-) -> Result<(Vec<CapturedTable>, Vec<StoppedTable>), PipelineError> {
-    let reference = SourceRef { name: source.name().to_owned(), system_id: source.system_id().to_owned() };
-    let (mut tables, mut others) = (Vec::new(), Vec::new());
-    for schema in source.tables() {
-        match CapturedTable::open(lake, &reference, Arc::clone(schema)).await {
-            Ok(table) => tables.push(table),
-            Err(LakeError::SchemaChanged { difference, .. }) => others.push(changed(schema, &difference)),
-            Err(error) => return Err(error.into()),
+    /// The tables as the lake has them; those apart that the lake has with another definition.
+    async fn open_tables(
+        &self,
+        source: &PostgresSource,
+    ) -> Result<(Vec<CapturedTable>, Vec<StoppedTable>), PipelineError> {
+        let reference =
+            SourceRef { name: source.name().to_owned(), system_id: source.system_id().to_owned() };
+        let (mut tables, mut others) = (Vec::new(), Vec::new());
+        for schema in source.tables() {
+            match CapturedTable::open(&self.lake, &reference, Arc::clone(schema)).await {
+                Ok(table) => tables.push(table),
+                Err(LakeError::SchemaChanged { difference, .. }) => others.push(changed(schema, &difference)),
+                Err(error @ LakeError::Column { .. }) => {
+                    (self.observer)(Event::Skipped { table: schema.id.clone(), reason: error.to_string() });
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok((tables, others))
     }
-    Ok((tables, others))
 }
 
 pub(crate) fn changed(schema: &TableSchema, difference: &str) -> StoppedTable {
@@ -230,14 +273,14 @@ pub(crate) fn changed(schema: &TableSchema, difference: &str) -> StoppedTable {
 
 fn nothing_to_capture(source: &PostgresSource) -> PipelineError {
     let reasons: Vec<String> =
-        source.skipped().iter().map(|(table, reason)| format!("{table}: {reason}")).collect();
+        source.skipped().iter().map(|table| format!("{}: {}", table.id, table.reason)).collect();
     let reasons =
         if reasons.is_empty() { "no table matches the patterns".to_owned() } else { reasons.join("; ") };
     PipelineError::NothingToCapture { source_name: source.name().to_owned(), reasons }
 }
 
 /// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |cause| cause.source())
         .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

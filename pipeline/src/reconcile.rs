@@ -31,8 +31,8 @@ pub struct ReconcileReport {
     /// No ingester was running, so one ran to the point.
     pub ran_ingester: bool,
     pub tables: Vec<TableReport>,
-    /// Tables whose capture has stopped: the lake holds an older state of them, which is not compared.
-    pub stopped: Vec<StoppedTable>,
+    /// Tables that were not compared: their capture has stopped, or they cannot be read.
+    pub not_compared: Vec<StoppedTable>,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,7 +62,7 @@ pub enum DifferenceKind {
 
 impl ReconcileReport {
     pub fn is_clean(&self) -> bool {
-        self.stopped.is_empty() && self.tables.iter().all(|table| table.differing == 0)
+        self.not_compared.is_empty() && self.tables.iter().all(|table| table.differing == 0)
     }
 }
 
@@ -89,14 +89,19 @@ pub async fn reconcile(
         run_ingester_during(asked, lake, control, options, observer).await?
     };
     let mut tables = Vec::new();
-    let mut stopped = watermark.stopped;
-    for schema in source.tables() {
-        let Some(entry) = watermark.tables.get(&schema.id) else { continue };
+    let mut not_compared = watermark.stopped;
+    for (id, entry) in &watermark.tables {
+        let Some(schema) = source.tables().iter().find(|schema| schema.id == *id) else {
+            let reason =
+                "it is not there, not chosen or not to be read, for the role and the patterns given here";
+            not_compared.push(StoppedTable { id: id.clone(), reason: reason.to_owned() });
+            continue;
+        };
         match lake.check_definition(&entry.silver_path, schema).await {
             Ok(()) => tables.push(compare(lake, &snapshot, schema, entry).await?),
             // The stream has not met a change of the table since.
             Err(LakeError::SchemaChanged { difference, .. }) => {
-                stopped.push(changed(schema, &difference));
+                not_compared.push(changed(schema, &difference));
             }
             Err(error) => return Err(error.into()),
         }
@@ -106,7 +111,7 @@ pub async fn reconcile(
         lsn: watermark.lsn.to_string(),
         ran_ingester: !running,
         tables,
-        stopped,
+        not_compared,
     })
 }
 

@@ -9,17 +9,23 @@ use std::{sync::Arc, time::Duration};
 use lakeward_change::Lsn;
 use lakeward_lakehouse::Watermark;
 use lakeward_postgres::{Control, CutState};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::PipelineError;
+use crate::ingest::chain;
 
 /// Reading never stands still longer than this for someone's snapshot.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The control database may take so long for an answer, and is left alone so long if it has none.
+const PATIENCE: Duration = Duration::from_secs(2);
+const REST: Duration = Duration::from_secs(10);
 
 pub(crate) struct Requests {
     control: Arc<Control>,
     source: String,
     state: State,
+    /// The control database failed: it is left alone so long.
+    rest_until: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +50,7 @@ pub(crate) enum Request {
 
 impl Requests {
     pub(crate) fn new(control: Arc<Control>, source: &str) -> Self {
-        Self { control, source: source.to_owned(), state: State::Nothing }
+        Self { control, source: source.to_owned(), state: State::Nothing, rest_until: None }
     }
 
     /// Whether reading must stand still; inside a transaction it goes on to its end.
@@ -70,19 +76,54 @@ impl Requests {
     }
 
     /// Answers the request that this watermark fulfils; says whether there was one.
-    pub(crate) async fn answer(&mut self, watermark: &Watermark) -> Result<bool, PipelineError> {
-        let State::Cutting(id, lsn) = self.state else { return Ok(false) };
+    pub(crate) async fn answer(&mut self, watermark: &Watermark) -> bool {
+        let State::Cutting(id, lsn) = self.state else { return false };
         if watermark.lsn != lsn {
-            return Ok(false);
+            return false;
         }
-        let answer = serde_json::to_value(watermark).map_err(|_| PipelineError::Stopped("the answer"))?;
-        self.control.finish_cut(id, &answer).await?;
         self.state = State::Nothing;
-        Ok(true)
+        let answered = async {
+            // A watermark is plain JSON, as the lake has it.
+            let answer = serde_json::to_value(watermark).unwrap_or_default();
+            self.control.finish_cut(id, &answer).await
+        };
+        match timeout(PATIENCE, answered).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("a cut that was asked for cannot be told: {:#}", chain(&error)),
+            Err(_) => {
+                tracing::warn!("a cut that was asked for cannot be told: the control database is silent")
+            }
+        }
+        true
     }
 
-    /// Looks at the control database; `routed` and `open` tell where the stream stands.
-    pub(crate) async fn poll(&mut self, routed: Lsn, open: bool) -> Result<Request, PipelineError> {
+    /// Looks at the control database; `routed` and `open` tell where the stream stands. Capture goes on without that
+    /// database, and without askers who have gone away meanwhile.
+    pub(crate) async fn poll(&mut self, routed: Lsn, open: bool) -> Request {
+        if self.rest_until.is_some_and(|until| Instant::now() < until) {
+            return Request::Nothing;
+        }
+        let failure = match timeout(PATIENCE, self.look(routed, open)).await {
+            Ok(Ok(request)) => {
+                self.rest_until = None;
+                return request;
+            }
+            Ok(Err(lakeward_postgres::Error::CutNotIn { .. })) => None,
+            Ok(Err(error)) => Some(chain(&error)),
+            Err(_) => Some("no answer".to_owned()),
+        };
+        if let Some(reason) = failure {
+            tracing::warn!("the control database cannot be read: {reason}; capture goes on without it");
+            self.rest_until = Some(Instant::now() + REST);
+        }
+        // Reading must not stand still for an asker who cannot be heard.
+        if matches!(self.state, State::Announced(_) | State::Paused(..)) {
+            self.state = State::Nothing;
+        }
+        Request::Nothing
+    }
+
+    async fn look(&mut self, routed: Lsn, open: bool) -> Result<Request, lakeward_postgres::Error> {
         if matches!(self.state, State::Cutting(..)) {
             return Ok(Request::Nothing);
         }

@@ -17,9 +17,9 @@ pub(crate) struct Origin<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Start {
     /// Go on from the newest watermark.
-    Resume { epoch: i64, from: Lsn },
-    /// Copy all tables as a new generation. `drop_slot` when a slot of ours is there that no watermark vouches for.
-    Copy { epoch: i64, drop_slot: bool, lost: Option<String> },
+    Resume,
+    /// Copy all tables as a new generation.
+    Copy { epoch: i64, lost: Option<String> },
 }
 
 /// Decides by the newest watermark, the slot, and the next epoch that no table of the source has seen.
@@ -30,10 +30,9 @@ pub(crate) fn decide(
     next_epoch: i64,
 ) -> Start {
     let next = next_epoch.max(watermark.map_or(1, |watermark| watermark.epoch + 1));
-    let drop_slot = !matches!(slot, SlotState::Missing);
     let Some(watermark) = watermark else {
         // A slot without a watermark is a first copy that did not finish.
-        return Start::Copy { epoch: next, drop_slot, lost: None };
+        return Start::Copy { epoch: next, lost: None };
     };
     let lost = if watermark.system_id != origin.system_id {
         Some(format!(
@@ -66,8 +65,8 @@ pub(crate) fn decide(
         }
     };
     match lost {
-        None => Start::Resume { epoch: watermark.epoch, from: watermark.lsn },
-        lost => Start::Copy { epoch: next, drop_slot, lost },
+        None => Start::Resume,
+        lost => Start::Copy { epoch: next, lost },
     }
 }
 
@@ -109,19 +108,19 @@ mod tests {
     #[test]
     fn resumes_from_the_watermark_when_the_slot_is_not_beyond_it() {
         let start = decide(Some(&watermark()), &slot(90), &origin(200), 4);
-        assert_eq!(start, Start::Resume { epoch: 3, from: Lsn(100) });
+        assert_eq!(start, Start::Resume);
     }
 
     #[test]
     fn nothing_captured_yet_is_a_first_copy() {
         let start = decide(None, &SlotState::Missing, &origin(200), 1);
-        assert_eq!(start, Start::Copy { epoch: 1, drop_slot: false, lost: None });
+        assert_eq!(start, Start::Copy { epoch: 1, lost: None });
     }
 
     #[test]
     fn an_unfinished_first_copy_starts_over_under_a_new_epoch() {
         let start = decide(None, &slot(90), &origin(200), 2);
-        assert_eq!(start, Start::Copy { epoch: 2, drop_slot: true, lost: None });
+        assert_eq!(start, Start::Copy { epoch: 2, lost: None });
     }
 
     #[test]

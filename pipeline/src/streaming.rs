@@ -9,7 +9,7 @@ use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Watermark, WatermarkTab
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// A source without changes still moves its slot forward, this often at most.
 const IDLE_WATERMARK: Duration = Duration::from_secs(60);
+/// After a failure lanes may take this long to end what they have begun.
+const LANES_END: Duration = Duration::from_secs(30);
 /// Operation, commit, ordinal, LSN, transaction and commit time of one change.
 const BOOKKEEPING_BYTES: usize = 48;
 /// Batches a lane may have waiting.
@@ -60,7 +62,7 @@ pub(crate) struct Streaming<'a> {
     next_waiters: Vec<oneshot::Sender<Arc<Watermark>>>,
     cut_waiters: Vec<oneshot::Sender<Arc<Watermark>>>,
     /// Subscriptions begin between transactions.
-    joining: Vec<(mpsc::Sender<Arc<Chunk>>, oneshot::Sender<Lsn>)>,
+    joining: Vec<(mpsc::Sender<Arc<Chunk>>, oneshot::Sender<()>)>,
     idle: Idle,
 }
 
@@ -122,9 +124,33 @@ impl<'a> Streaming<'a> {
         })
     }
 
-    /// Streams until told to stop, or idle. On a stop what has been read to a transaction's end becomes durable first.
+    /// Streams until told to stop, or idle. On a stop between two transactions what has been read becomes durable first;
+    /// a transaction that is open then is read again at the next start.
     pub(crate) async fn run(
         mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        subscribers: &mut Subscribers,
+        shutdown: &CancellationToken,
+    ) -> Result<(), PipelineError> {
+        let streamed = self.stream(commands, subscribers, shutdown).await;
+        self.lanes.clear();
+        if streamed.is_err() {
+            // A commit that is under way must not land behind the next attempt's back.
+            let ended = async { while self.tasks.join_next().await.is_some() {} };
+            if timeout(LANES_END, ended).await.is_err() {
+                self.tasks.shutdown().await;
+            }
+            return streamed;
+        }
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.map_err(|_| PipelineError::Stopped("a lane"))??;
+        }
+        self.stream.close().await;
+        Ok(())
+    }
+
+    async fn stream(
+        &mut self,
         commands: &mut mpsc::Receiver<Command>,
         subscribers: &mut Subscribers,
         shutdown: &CancellationToken,
@@ -139,7 +165,7 @@ impl<'a> Streaming<'a> {
                 for (sender, reply) in self.joining.drain(..) {
                     subscribers.push(sender);
                     // A subscriber that has gone is dropped at the next chunk.
-                    let _ = reply.send(self.routed);
+                    let _ = reply.send(());
                 }
             }
             if let Some(reason) = self.cut_due(shutdown.is_cancelled()) {
@@ -170,11 +196,6 @@ impl<'a> Streaming<'a> {
                 self.tell_lanes(|| Message::Flush).await?;
             }
         }
-        self.lanes.clear();
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.map_err(|_| PipelineError::Stopped("a lane"))??;
-        }
-        self.stream.close().await;
         Ok(())
     }
 
@@ -244,7 +265,7 @@ impl<'a> Streaming<'a> {
             // Whoever no longer waits needs no answer.
             let _ = waiter.send(Arc::clone(&watermark));
         }
-        if self.requests.answer(&watermark).await? {
+        if self.requests.answer(&watermark).await {
             self.stream.stop_before(None);
         }
         (self.observer)(Event::Committed(watermark));
@@ -265,7 +286,7 @@ impl<'a> Streaming<'a> {
         {
             self.idle = Idle::Draining(self.source.flush_lsn().await?);
         }
-        match self.requests.poll(self.routed, self.open).await? {
+        match self.requests.poll(self.routed, self.open).await {
             Request::Nothing => {}
             Request::CutAt(lsn) => self.stream.stop_before(Some(lsn)),
             Request::Withdrawn => self.stream.stop_before(None),
@@ -274,6 +295,7 @@ impl<'a> Streaming<'a> {
     }
 
     async fn route(&mut self, chunk: Chunk, subscribers: &mut Subscribers) -> Result<(), PipelineError> {
+        let was_open = self.open;
         match chunk.boundary {
             Boundary::Open { .. } => self.open = true,
             Boundary::Closed { end } => {
@@ -281,19 +303,13 @@ impl<'a> Streaming<'a> {
                 self.routed = self.routed.max(end);
             }
         }
-        if chunk.batches.is_empty() && chunk.stopped.is_empty() {
+        if chunk.batches.is_empty() && chunk.stopped.is_empty() && !was_open {
             return Ok(());
         }
         self.dirty.get_or_insert_with(Instant::now);
         self.stream_time = self.stream_time.max(chunk.committed_at);
         let chunk = Arc::new(chunk);
-        let mut gone = false;
-        for subscriber in subscribers.iter() {
-            gone |= subscriber.send(Arc::clone(&chunk)).await.is_err();
-        }
-        if gone {
-            subscribers.retain(|subscriber| !subscriber.is_closed());
-        }
+        subscribers.retain(|subscriber| subscriber.try_send(Arc::clone(&chunk)).is_ok());
         for batch in &chunk.batches {
             let Some(lane) = self.lanes.get(&batch.table.id) else { continue };
             metrics::counter!("lakeward_changes_total", "table" => batch.table.id.to_string())

@@ -22,7 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A URL that cannot be read, certificates that cannot be loaded, a server that cannot be reached or refuses. The
 /// message names the server without the password.
 pub async fn connect(url: &str) -> Result<Client> {
-    let Target { mut config, verification } = Target::parse(url)?;
+    let Endpoint { mut config, verification } = Endpoint::parse(url)?;
     if config.get_application_name().is_none() {
         config.application_name("lakeward");
     }
@@ -75,14 +75,18 @@ fn is_secret(parameter: &str) -> bool {
     ["password", "sslpassword"].iter().any(|secret| parameter.eq_ignore_ascii_case(secret))
 }
 
+/// What a Postgres URL says, for clients that connect in their own way; [`connect()`] does all of it.
 #[derive(Debug)]
-struct Target {
-    config: Config,
-    verification: Verification,
+pub struct Endpoint {
+    /// Without what `sslmode` asks of the server's certificate.
+    pub config: Config,
+    pub verification: Verification,
 }
 
-impl Target {
-    fn parse(url: &str) -> Result<Self> {
+impl Endpoint {
+    /// # Errors
+    /// A URL that cannot be read; the message holds no value of it.
+    pub fn parse(url: &str) -> Result<Self> {
         let unreadable = |reason: String| Error::Url { reason };
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(unreadable("it must start with postgres://".to_owned()));
@@ -146,8 +150,8 @@ fn reason(error: &tokio_postgres::Error) -> String {
 mod tests {
     use super::*;
 
-    fn parsed(query: &str) -> Target {
-        Target::parse(&format!("postgres://u@h/d{query}")).expect("a good URL")
+    fn parsed(query: &str) -> Endpoint {
+        Endpoint::parse(&format!("postgres://u@h/d{query}")).expect("a good URL")
     }
 
     #[test]
@@ -192,7 +196,7 @@ mod tests {
             "postgres://u:hunter2@h/d?nonsense=1",
             "postgres://u:hunter2@h:port/d",
         ] {
-            let message = Target::parse(url).expect_err(url).to_string();
+            let message = Endpoint::parse(url).expect_err(url).to_string();
             assert!(!message.contains("hunter2"), "{message}");
         }
     }

@@ -96,16 +96,22 @@ impl Error {
 }
 
 /// Whether Postgres, or the way to it, says «try again»: a lost connection, a server that is full, starting or stopping,
-/// a conflict between transactions.
+/// a conflict between transactions. A refused certificate or a missing password is none of these.
 pub fn is_retryable(error: &tokio_postgres::Error) -> bool {
-    match error.code() {
-        Some(code) => {
-            matches!(code.code().get(..2), Some("08" | "40" | "53" | "57" | "58"))
-                || *code == SqlState::LOCK_NOT_AVAILABLE
-        }
-        // Without an SQLSTATE the server never answered.
-        None => true,
+    if let Some(code) = error.code() {
+        return is_retryable_code(code.code());
     }
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    // rustls tells of a failed handshake as invalid data.
+    error.is_closed() || cause.is_some_and(|io| io.kind() != std::io::ErrorKind::InvalidData)
+}
+
+/// The same of an SQLSTATE: classes 08 (connection), 40 (rollback), 53 (resources), 57 (operator intervention) and 58
+/// (system error), and what another session holds at the moment.
+pub fn is_retryable_code(code: &str) -> bool {
+    matches!(code.get(..2), Some("08" | "40" | "53" | "57" | "58"))
+        || code == SqlState::LOCK_NOT_AVAILABLE.code()
+        || code == SqlState::OBJECT_IN_USE.code()
 }
 
 /// Names the action and the file of an I/O error.

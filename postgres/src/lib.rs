@@ -19,9 +19,10 @@ mod migration;
 mod private_server;
 mod tls;
 
-pub use connection::{connect, mask};
+pub use connection::{Endpoint, connect, mask};
 pub use control::Control;
 pub use cut::{CutRequest, CutState};
 pub use embedded::{EmbeddedOptions, EmbeddedPostgres};
-pub use error::{Error, Result, is_retryable};
+pub use error::{Error, Result, is_retryable, is_retryable_code};
 pub use private_server::private_server;
+pub use tls::{Roots, Verification};

@@ -15,7 +15,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// What is asked of the server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verification {
+pub enum Verification {
     None,
     Chain(Roots),
     ChainAndName(Roots),
@@ -23,7 +23,7 @@ pub(crate) enum Verification {
 
 /// Whom to trust.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Roots {
+pub enum Roots {
     System,
     File(PathBuf),
 }

@@ -1,6 +1,6 @@
 //! A model as bytes: `{"format":1,"sha256":"…","model":{…}}`, where the checksum is over the text of `model`.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -53,10 +53,4 @@ impl Model {
 
 fn checksum(model: &RawValue) -> String {
     Sha256::digest(model.get()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Reads a number to the last bit; serde_json's own float parser may be off by one.
-pub(crate) fn exact<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    let text = <&RawValue>::deserialize(deserializer)?;
-    text.get().parse().map_err(serde::de::Error::custom)
 }

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::format::exact;
 use crate::logistic::{self, score, sigmoid};
 use crate::{Error, Metrics, Result, Table, Window};
 
@@ -14,7 +13,6 @@ pub struct Params {
     /// Days without a kept order that count as churn.
     pub horizon_days: u32,
     /// Ridge penalty on the standardised weights, in units of one row's log-loss.
-    #[serde(deserialize_with = "exact")]
     pub l2: f64,
     /// Newest windows to learn from. More windows are more rows but older habits, and worse calibration.
     pub max_windows: usize,
@@ -32,12 +30,9 @@ impl Default for Params {
 pub struct Feature {
     pub name: String,
     /// Mean and standard deviation on the log scale, over the training rows.
-    #[serde(deserialize_with = "exact")]
     pub mean: f64,
-    #[serde(deserialize_with = "exact")]
     pub scale: f64,
     /// Change of the log-odds of churn by one standard deviation; 0 where other features say the same better.
-    #[serde(deserialize_with = "exact")]
     pub coefficient: f64,
 }
 
@@ -74,7 +69,6 @@ pub struct Backtest {
 #[serde(deny_unknown_fields)]
 pub struct Model {
     params: Params,
-    #[serde(deserialize_with = "exact")]
     intercept: f64,
     features: Vec<Feature>,
     training: Training,

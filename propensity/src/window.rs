@@ -100,7 +100,7 @@ pub fn training_times(as_of: i64, horizon_days: u32, count: usize, earliest: i64
 }
 
 fn horizon(days: u32) -> i64 {
-    i64::from(days) * DAY_MICROS
+    i64::from(days).saturating_mul(DAY_MICROS)
 }
 
 fn times(batch: &RecordBatch) -> Result<Vec<i64>> {

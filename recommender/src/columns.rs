@@ -120,8 +120,8 @@ impl Table<'_> {
 
     /// Weights: finite and greater than zero.
     pub(crate) fn weights(&self, column: &str) -> Result<Vec<f64>> {
-        let arrays =
-            self.cast(column, &DataType::Float64, |found| found.is_numeric(), "numbers", "not a number")?;
+        let number = |found: &DataType| found.is_numeric() || is_text(found);
+        let arrays = self.cast(column, &DataType::Float64, number, "numbers", "not a number")?;
         let values: Vec<f64> = arrays
             .iter()
             .flat_map(|array| array.as_primitive::<Float64Type>().values().iter().copied())
@@ -132,23 +132,23 @@ impl Table<'_> {
         }
     }
 
-    /// Times in microseconds since the epoch. Plain numbers are epoch seconds, milli-, micro- or
+    /// Times in microseconds since the epoch. Plain numbers, also as text, are epoch seconds, milli-, micro- or
     /// nanoseconds, told apart by the column's largest magnitude.
     pub(crate) fn timestamps(&self, column: &str) -> Result<Vec<i64>> {
         const EXPECTED: &str =
             "timestamps, dates, ISO 8601 text or integers (seconds to nanoseconds since the epoch)";
         const PROBLEM: &str = "not a timestamp";
-        let number = self.batches.first().is_some_and(|batch| {
-            batch.column_by_name(column).is_some_and(|array| base_type(array.data_type()).is_numeric())
+        // One value tells for all: the others then fit, or are named.
+        let first = self.batches.iter().find(|batch| batch.num_rows() > 0);
+        let number = first.and_then(|batch| batch.column_by_name(column)).is_some_and(|array| {
+            base_type(array.data_type()).is_numeric()
+                || is_text(base_type(array.data_type()))
+                    && cast_with_options(&array.slice(0, 1), &DataType::Float64, &CAST)
+                        .is_ok_and(|value| value.is_valid(0))
         });
         if number {
-            let arrays = self.cast(
-                column,
-                &DataType::Int64,
-                |found| found.is_integer() || found.is_floating(),
-                EXPECTED,
-                PROBLEM,
-            )?;
+            let seconds = |found: &DataType| found.is_integer() || found.is_floating() || is_text(found);
+            let arrays = self.cast(column, &DataType::Int64, seconds, EXPECTED, PROBLEM)?;
             let values: Vec<i64> = arrays
                 .iter()
                 .flat_map(|array| array.as_primitive::<Int64Type>().values().iter().copied())

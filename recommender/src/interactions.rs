@@ -246,9 +246,8 @@ impl Interactions {
         &self.events[start..end]
     }
 
-    /// Adds items that nobody bought, so that they can be ranked as well, below all others: give the whole
-    /// catalogue, and a list is short only if the catalogue is.
-    pub fn with_items(self, items: &[String]) -> Self {
+    /// Adds items that nobody bought, so that they can be ranked as well, below all others.
+    pub(crate) fn with_items(self, items: &[String]) -> Self {
         let old = self.items.names();
         let items = Ids::new(old.iter().chain(items).map(String::as_str));
         let moved: Vec<u32> = old.iter().filter_map(|id| items.get(id)).collect();

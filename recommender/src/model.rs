@@ -189,13 +189,6 @@ impl Model {
         Some(self.without_reasons(best))
     }
 
-    /// The items that most baskets held.
-    pub fn popular(&self, k: usize, filter: Option<&dyn Fn(&str) -> bool>) -> Vec<Recommendation> {
-        let scores: Vec<f64> = self.catalogue.purchases.iter().copied().map(f64::from).collect();
-        let best = top_k(&scores, k, |item| filter.is_none_or(|filter| filter(&self.items()[item])));
-        self.without_reasons(best)
-    }
-
     fn most_purchases(&self) -> f64 {
         let most = self.catalogue.purchases.iter().copied().fold(0.0, f32::max);
         f64::from(most)

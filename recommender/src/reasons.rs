@@ -41,7 +41,8 @@ impl fmt::Display for Reason {
                 }
             }
             Self::Because { item } => write!(f, "because you bought {item}"),
-            Self::Popular { purchases } => write!(f, "popular, in {purchases} baskets"),
+            Self::Popular { purchases: 1 } => write!(f, "in 1 order so far"),
+            Self::Popular { purchases } => write!(f, "in {purchases} orders so far"),
         }
     }
 }

@@ -85,6 +85,19 @@ fn integer_times_are_told_apart_by_magnitude() {
 }
 
 #[test]
+fn numbers_may_come_as_text() {
+    let data = read(vec![
+        ("user_id", text(&["u", "u"])),
+        ("item_id", text(&["a", "b"])),
+        ("timestamp", text(&["1700000000", "1600000000"])),
+        ("weight", text(&["2", "0.5"])),
+    ])
+    .expect("readable");
+    assert_eq!(data.last_at(), Some(1_700_000_000_000_000));
+    assert_eq!(data.history("u").iter().map(|pair| pair.weight).collect::<Vec<_>>(), [2.0, 0.5]);
+}
+
+#[test]
 fn errors_name_column_and_row() {
     let message = |columns| read(columns).expect_err("refused").to_string();
     let ids = || text(&["1", "2", "3"]);
@@ -114,8 +127,11 @@ fn errors_name_column_and_row() {
     let time = message(vec![users(), items(), ("timestamp", text(&["2024-01-01", "soon", "2024-01-02"]))]);
     assert!(time.contains("`timestamp` in row 2: not a timestamp"), "{time}");
 
-    let weight = message(vec![users(), items(), ("weight", ids())]);
-    assert!(weight.contains("`weight` has type Utf8"), "{weight}");
+    let weight = message(vec![users(), items(), ("weight", text(&["1", "2.5", "much"]))]);
+    assert!(weight.contains("`weight` in row 3: not a number"), "{weight}");
+
+    let time = message(vec![users(), items(), ("timestamp", text(&["1700000000", "2024-01-01", "2"]))]);
+    assert!(time.contains("`timestamp` in row 2: not a timestamp"), "{time}");
 }
 
 #[test]

@@ -334,7 +334,7 @@ byId("pick").addEventListener("submit", event => {
   event.preventDefault();
   byId("follow").checked = false;
   const number = byId("number").value.trim();
-  show(number === "" ? Number(byId("recent").value) : number);
+  show(Number(number === "" ? byId("recent").value : number));
 });
 byId("recent").addEventListener("change", event => { byId("follow").checked = false; show(Number(event.target.value)); });
 byId("window").addEventListener("change", event => { span = Number(event.target.value); drawRevenue(); });

@@ -138,8 +138,13 @@ pub(crate) fn similar(context: &Context, product_id: i64, wanted: &Wanted) -> Re
             Vec::new()
         })
     })?;
+    // Of a product without customers in common, its own category says most.
+    let category = match (&wanted.category, unknown) {
+        (None, true) => context.app.store.product(product_id).and_then(|product| product.category),
+        (category, _) => category.clone(),
+    };
     Ok(List {
-        ranked: fill(ranked, taken, &catalogue, wanted)?,
+        ranked: fill(ranked, taken, &catalogue, &Wanted { category, ..wanted.clone() })?,
         model_version: Some(served.version.clone()),
         fallback: unknown.then_some(Fallback::UnknownToModel),
     })
@@ -190,8 +195,11 @@ fn fill(
         }
         let most = *most.get_or_insert(entry.purchases.max(1)) as f64;
         let score = (!from_model).then(|| entry.purchases as f64 / most);
-        let reasons =
-            if wanted.explain { vec![Reason::Popular { purchases: entry.purchases }] } else { Vec::new() };
+        let reasons = if wanted.explain && entry.purchases > 0 {
+            vec![Reason::Popular { purchases: entry.purchases }]
+        } else {
+            Vec::new()
+        };
         ranked.push(Ranked { product_id: entry.product_id, score, reasons });
     }
     ranked.truncate(wanted.k);

@@ -103,16 +103,16 @@ fn is_json(response: &Response) -> bool {
     response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes() == b"application/json")
 }
 
-/// Ends a request that has no answer's head within the limit. A stream's body may go on for as long as it likes.
+/// Ends a request that has no answer's head within the limit: 503, since a busy server is no fault of the client. A stream's body may go on for as long as it likes.
 pub(crate) async fn time_limit(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "timeout",
-            format!("the request was not complete and answered within {} s", limit.as_secs_f64()),
-        )
-        .into_response(),
+        Err(_) => {
+            let detail =
+                format!("no answer within {} s: the server is busy, ask again later", limit.as_secs_f64());
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", detail);
+            ([(header::RETRY_AFTER, HeaderValue::from_static("1"))], problem).into_response()
+        }
     }
 }
 

@@ -162,9 +162,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_handler_that_never_ends_is_a_408() {
+    async fn a_handler_that_never_ends_is_a_503() {
         let problem = problem_of(Request::get("/slow").body(Body::empty()).unwrap()).await;
-        assert_eq!((&problem["status"], &problem["code"]), (&408.into(), &"timeout".into()));
+        assert_eq!((&problem["status"], &problem["code"]), (&503.into(), &"timeout".into()));
         assert_eq!(problem["instance"], "/slow");
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::http::{StatusCode, header};
-use lakeward_features::{MemoryStore, ShopNames};
+use lakeward_features::{MemoryStore, ShopBatches};
 use lakeward_server::{AppState, Clock, Limits, router};
 use serde_json::json;
 
@@ -40,7 +40,8 @@ async fn readiness_names_each_part_and_its_reason() {
 #[tokio::test]
 async fn an_empty_shop_is_not_ready_and_its_lists_are_empty() {
     let mut app = App::bare();
-    app.state = AppState::new(Arc::new(MemoryStore::empty(ShopNames::default())), Clock::Stream);
+    app.state =
+        AppState::new(Arc::new(MemoryStore::from_batches(&ShopBatches::default()).unwrap()), Clock::Stream);
     app.router = router(app.state.clone(), Limits::default(), app.shutdown.clone()).unwrap();
     assert_eq!(app.get("/readyz").await.body["checks"][0]["status"], "failing");
     let list = app.ok("/api/v1/customers/1/recommendations").await;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Utc};
 use lakeward_features::ShopTables;
 use lakeward_recommender::{EvaluateOptions, RepeatPolicy};
 
@@ -13,6 +13,7 @@ use crate::{
     files, models,
     output::{Progress, table},
     session::{LakePlace, lake, newest_watermark, shop_names},
+    time::parse_time,
 };
 
 #[derive(clap::Subcommand)]
@@ -50,7 +51,7 @@ pub enum Arguments {
         #[arg(long, value_name = "DATE", value_parser = parse_time)]
         as_of: Option<DateTime<Utc>>,
         /// Days without an order that make a churned customer [default: from the configuration, 30]
-        #[arg(long, value_name = "DAYS")]
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
         horizon: Option<u32>,
     },
 }
@@ -61,13 +62,6 @@ pub enum Repeat {
     Exclude,
 }
 
-fn parse_time(text: &str) -> Result<DateTime<Utc>, chrono::ParseError> {
-    match text.parse::<NaiveDate>() {
-        Ok(date) => Ok(date.and_time(NaiveTime::MIN).and_utc()),
-        Err(_) => DateTime::parse_from_rfc3339(text).map(Into::into),
-    }
-}
-
 pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result<Outcome> {
     match arguments {
         Arguments::Recommender { place, train, test, candidates, repeat, k } => {
@@ -76,14 +70,12 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                 Repeat::Allow => RepeatPolicy::Allow,
                 Repeat::Exclude => RepeatPolicy::Exclude,
             };
-            let train_options =
-                lakeward_recommender::TrainOptions { repeat, ..models::train_options(&config) };
-            let options = EvaluateOptions { ks: k, repeat, train: train_options };
+            let options = EvaluateOptions { ks: k, repeat, train: models::train_options(&config) };
             let (train, test) = match train.zip(test) {
                 Some((train, test)) => (files::read(&train)?, files::read(&test)?),
                 None => {
                     let shop = shop(&config).await?;
-                    let interactions = shop.interactions(models::order_period(&shop).await?.1).await?;
+                    let interactions = shop.interactions(models::known_at(&shop)?).await?;
                     let (train, test) = models::split_last_basket(interactions, config.recommender.seed)?;
                     (vec![train], vec![test])
                 }

@@ -10,6 +10,7 @@ use crate::{
     models,
     output::{Progress, table},
     session::{LakePlace, lake, newest_watermark, shop_names},
+    time::parse_time,
 };
 
 #[derive(clap::Subcommand)]
@@ -18,8 +19,8 @@ pub enum Arguments {
     Build {
         #[command(flatten)]
         place: LakePlace,
-        /// Compute them as they were at this time [default: the newest thing the shop's data knows of]
-        #[arg(long, value_name = "TIME")]
+        /// Compute them as they were at this date or time, UTC [default: the newest time in the shop's rows]
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
         as_of: Option<DateTime<Utc>>,
         /// Only these views, e.g. user_rfm; may be given several times
         #[arg(long = "view", value_name = "NAME")]
@@ -35,7 +36,7 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     let names = shop_names(&config);
     let as_of = match as_of {
         Some(as_of) => as_of.timestamp_micros(),
-        None => models::order_period(&ShopTables::open(&lake, &watermark, &names).await?).await?.1,
+        None => models::known_at(&ShopTables::open(&lake, &watermark, &names).await?)?,
     };
     let views = views.iter().map(|name| view(name)).collect::<Result<Vec<_>>>()?;
     let chosen = (!views.is_empty()).then_some(views.as_slice());

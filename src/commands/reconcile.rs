@@ -19,7 +19,7 @@ pub struct Arguments {
     #[command(flatten)]
     places: Places,
     /// Seconds that old open transactions may hold up the snapshot
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=55))]
     wait: u64,
 }
 
@@ -64,8 +64,8 @@ fn print_report(report: &ReconcileReport) {
             println!("  {} ({}): {kind}", found.table, key.join(", "));
         }
     }
-    for table in &report.stopped {
-        println!("  {} is not compared, its capture has stopped: {}", table.id, table.reason);
+    for table in &report.not_compared {
+        println!("  {} was not compared: {}", table.id, table.reason);
     }
     if report.is_clean() {
         println!("No difference: the lake equals the source at this point.");

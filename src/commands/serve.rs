@@ -54,19 +54,27 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
         let handle = pipeline.handle();
         let mut running = tokio::spawn(pipeline.run(shutdown.clone()));
         let following = tokio::select! {
-            ended = &mut running => return Err(ended.context("the ingester broke")?.err().map_or_else(
-                || anyhow::anyhow!("stopped before serving began"), Into::into)),
-            following = live::follow_pipeline(&handle, &lake, &names) => following?,
+            // By an error, or by Ctrl-C before there was anything to serve.
+            ended = &mut running => {
+                session.close().await?;
+                ended.context("the ingester broke")??;
+                return Ok(Outcome::Done);
+            }
+            following = live::follow_pipeline(handle, Arc::clone(&lake), &names) => following?,
         };
         capture = Some((running, session));
         following
     } else {
-        live::follow_lake(Arc::clone(&lake), &names, config.source.name.clone(), every, shutdown.clone())
-            .await?
+        let source = config.source.name.clone();
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(Outcome::Done),
+            following = live::follow_lake(Arc::clone(&lake), &names, source, every, shutdown.clone()) => following?,
+        }
     };
 
     let clock = if arguments.stream_time { Clock::Stream } else { Clock::Wall };
     let state = AppState::new(store, clock);
+    live::keep_scores(&state, &shutdown);
     live::follow_models(&lake, &state, every, &shutdown)?;
     let url = format!("http://{}", listener.local_addr()?);
     if json {

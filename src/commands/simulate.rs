@@ -12,6 +12,7 @@ use crate::{
     exit::Outcome,
     output::Progress,
     session::{Places, postgres_options, shutdown_token},
+    time::parse_time,
 };
 
 #[derive(clap::Subcommand)]
@@ -45,7 +46,7 @@ pub struct Seed {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// When the history ends [default: today, 00:00 UTC]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<DateTime<Utc>>,
     /// Write what is true of the shop (tastes, drop-out dates) to this Parquet file, for evaluation
     #[arg(long, value_name = "FILE")]
@@ -60,7 +61,7 @@ pub enum Import {
         places: Places,
         wheel: PathBuf,
         /// Leave out baskets from this time on, to replay them
-        #[arg(long, value_name = "TIME")]
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
         until: Option<DateTime<Utc>>,
     },
     /// Order lines of anyone's: CSV or Parquet
@@ -94,7 +95,7 @@ pub struct Replay {
     places: Places,
     wheel: PathBuf,
     /// From which basket's time on
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     from: DateTime<Utc>,
     /// Seconds of the shop's time in a second
     #[arg(long, default_value_t = 3600.0)]

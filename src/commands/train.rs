@@ -11,6 +11,7 @@ use crate::{
     models,
     output::Progress,
     session::{LakePlace, lake, newest_watermark, shop_names},
+    time::parse_time,
 };
 
 #[derive(clap::Subcommand)]
@@ -34,7 +35,7 @@ pub enum Arguments {
         #[command(flatten)]
         common: Common,
         /// Days without a kept order that make a churned customer
-        #[arg(long, value_name = "DAYS")]
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
         horizon: Option<u32>,
     },
 }
@@ -43,8 +44,8 @@ pub enum Arguments {
 pub struct Common {
     #[command(flatten)]
     place: LakePlace,
-    /// Know nothing later than this [default: the newest thing the shop's data knows of]
-    #[arg(long, value_name = "TIME")]
+    /// Know nothing later than this date or time, UTC [default: the newest time in the shop's rows]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     as_of: Option<DateTime<Utc>>,
 }
 
@@ -88,7 +89,7 @@ impl Common {
         let shop = ShopTables::open(&lake, &watermark, &shop_names(config)).await?;
         let as_of = match self.as_of {
             Some(as_of) => as_of.timestamp_micros(),
-            None => models::order_period(&shop).await?.1,
+            None => models::known_at(&shop)?,
         };
         Ok((lake, watermark, shop, as_of))
     }

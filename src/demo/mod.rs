@@ -202,8 +202,9 @@ async fn work(
     learn(config, lake, watermark, steps).await?;
 
     let began = steps.begin("Serving");
-    let (store, following) = live::follow_pipeline(handle, lake, &names).await?;
+    let (store, following) = live::follow_pipeline(handle.clone(), Arc::clone(lake), &names).await?;
     let state = AppState::new(store, Clock::Stream);
+    live::keep_scores(&state, stop);
     live::follow_models(lake, &state, Duration::from_secs(2), stop)?;
     let listener = match TcpListener::bind(options.address).await {
         Ok(listener) => listener,
@@ -260,7 +261,7 @@ async fn work(
 async fn learn(config: &Config, lake: &Lake, watermark: &Watermark, steps: &mut Steps) -> Result<()> {
     let names = session::shop_names(config);
     let shop = ShopTables::open(lake, watermark, &names).await?;
-    let (_, as_of) = models::order_period(&shop).await?;
+    let as_of = models::known_at(&shop)?;
 
     let began = steps.begin("Building feature tables");
     let told = |view: &lakeward_features::ViewReport| {
@@ -332,7 +333,7 @@ async fn learn(config: &Config, lake: &Lake, watermark: &Watermark, steps: &mut 
 /// The lake equals Postgres, while orders keep coming.
 async fn prove(config: &Config, lake: &Arc<Lake>, control: &Arc<Control>, steps: &mut Steps) -> Result<()> {
     let began = steps.begin("Proving that the lake equals Postgres, at one point, while orders keep coming");
-    let waits = Waits { snapshot: Duration::from_secs(60), cut: Duration::from_secs(60) };
+    let waits = Waits { snapshot: Duration::from_secs(50), cut: Duration::from_secs(60) };
     let options = session::pipeline_options(config)?;
     let observer = pipeline_observer(&steps.progress);
     let found = reconcile(lake, control, &options, waits, &observer).await?;

@@ -27,7 +27,8 @@ fn definition() -> Definition {
         base_types: vec![25; 3],
         identity: b'd',
         partitioned: false,
-        estimated_rows: None,
+        owner: String::new(),
+        owned: true,
     }
 }
 

@@ -2,12 +2,11 @@
 
 use deltalake::datafusion::prelude::ident;
 use futures::TryStreamExt;
-use lakeward_change::Position;
+use lakeward_change::{ChangeBatch, Lsn, Position};
 use lakeward_lakehouse::{Lake, Watermark};
 
 use crate::{
-    FeatureError, MemoryStore, OnlineStore, Result, ShopNames, ShopTable, shop::open_silver,
-    store::memory::State,
+    FeatureError, MemoryStore, Result, ShopNames, ShopTable, shop::open_silver, store::memory::State,
 };
 
 impl MemoryStore {
@@ -17,48 +16,73 @@ impl MemoryStore {
     /// The shop lacks what cannot be done without, a table was copied anew since the watermark, or the lake cannot be
     /// read.
     pub async fn load(lake: &Lake, watermark: &Watermark, names: &ShopNames) -> Result<Self> {
-        let mut state = State { watermark: Some(watermark.lsn), ..State::default() };
-        for (table, provider) in open_silver(lake, watermark, names).await? {
-            let read = |source| FeatureError::Read { table, source };
-            let located = table.locate(&provider.schema())?;
-            let wanted = table.columns().iter().zip(located).filter(|(_, index)| index.is_some());
-            let columns: Vec<_> = wanted.map(|(column, _)| ident(column.name)).collect();
-            let frame =
-                lake.session().read_table(provider).and_then(|frame| frame.select(columns)).map_err(read)?;
-            let mut rows = frame.execute_stream().await.map_err(read)?;
-            while let Some(batch) = rows.try_next().await.map_err(read)? {
-                state.load(table, &batch)?;
-            }
-        }
-        for table in ShopTable::ALL {
-            // All that committed before the watermark's LSN is in the base, and of what commits there only copied rows,
-            // whose order is at most 0.
-            state.positions[table as usize] = watermark.tables.get(names.id(table)).map(|entry| Position {
-                epoch: entry.epoch,
-                commit: watermark.lsn.as_i64(),
-                order: 0,
-            });
-        }
-        let store = Self::loaded(state, names.clone());
-        store.catch_up(lake, watermark).await?;
-        if let Some(as_of) = store.status().as_of {
-            store.refresh_scores(as_of);
-        }
+        let store = Self::of(read(lake, watermark, names).await?, names.clone());
+        store.apply(&beyond(lake, watermark, None, names).await?)?;
         Ok(store)
     }
 
-    /// Applies bronze's changes beyond a watermark that the store does not have yet. Returns how many counted.
+    /// Takes everything anew from the lake, as [`Self::load`]: after [`FeatureError::NewEpoch`], or when changes were
+    /// missed. Readers see the old state until the new one is whole.
     ///
     /// # Errors
-    /// As [`Self::load`].
-    pub async fn catch_up(&self, lake: &Lake, watermark: &Watermark) -> Result<u64> {
-        let mut changes = Vec::new();
-        for table in ShopTable::ALL {
-            let id = self.names.id(table);
-            if watermark.tables.contains_key(id) {
-                changes.extend(lake.bronze_after(watermark, id).await?);
-            }
-        }
-        self.apply(&changes)
+    /// As [`Self::load`]; the old state stays.
+    pub async fn reload(&self, lake: &Lake, watermark: &Watermark) -> Result<()> {
+        let state = read(lake, watermark, &self.names).await?;
+        let changes = beyond(lake, watermark, None, &self.names).await?;
+        self.replace(state);
+        self.apply(&changes).map(drop)
     }
+
+    /// Applies what bronze holds of the cuts after `from`, up to and with `to`: whole transactions. Returns how many
+    /// changes counted.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; with [`FeatureError::NewEpoch`], load the store again.
+    pub async fn follow(&self, lake: &Lake, from: &Watermark, to: &Watermark) -> Result<u64> {
+        self.apply(&beyond(lake, from, Some(to.lsn), &self.names).await?)
+    }
+}
+
+/// The base as of a watermark.
+async fn read(lake: &Lake, watermark: &Watermark, names: &ShopNames) -> Result<State> {
+    let mut state = State { watermark: Some(watermark.lsn), ..State::default() };
+    for (table, provider) in open_silver(lake, watermark, names).await? {
+        let read = |source| FeatureError::Read { table, source };
+        let located = table.locate(&provider.schema())?;
+        let wanted = table.columns().iter().zip(located).filter(|(_, index)| index.is_some());
+        let columns: Vec<_> = wanted.map(|(column, _)| ident(column.name)).collect();
+        let frame =
+            lake.session().read_table(provider).and_then(|frame| frame.select(columns)).map_err(read)?;
+        let mut rows = frame.execute_stream().await.map_err(read)?;
+        while let Some(batch) = rows.try_next().await.map_err(read)? {
+            state.load(table, &batch)?;
+        }
+    }
+    for table in ShopTable::ALL {
+        // All that committed before the watermark's LSN is in the base, and of what commits there only copied rows,
+        // whose order is at most 0.
+        state.positions[table as usize] = watermark.tables.get(names.id(table)).map(|entry| Position {
+            epoch: entry.epoch,
+            commit: watermark.lsn.as_i64(),
+            order: 0,
+        });
+    }
+    Ok(state)
+}
+
+/// Bronze's changes beyond a watermark, of transactions that committed before an LSN if one is given.
+async fn beyond(
+    lake: &Lake,
+    watermark: &Watermark,
+    before: Option<Lsn>,
+    names: &ShopNames,
+) -> Result<Vec<ChangeBatch>> {
+    let mut changes = Vec::new();
+    for table in ShopTable::ALL {
+        let id = names.id(table);
+        if watermark.tables.contains_key(id) {
+            changes.extend(lake.bronze_after(watermark, id, before).await?);
+        }
+    }
+    Ok(changes)
 }

@@ -10,7 +10,7 @@ use crate::{
     FeatureError, Result, ShopBatches, ShopNames, ShopTable,
     rfm::Boundaries,
     store::{
-        OnlineStore, RevenueMinute, StoreEvent,
+        RevenueMinute, StoreEvent,
         mirror::{Mirror, Settled},
         read,
         rows::{self, Rows},
@@ -51,12 +51,6 @@ struct Changes<'a> {
 }
 
 impl MemoryStore {
-    /// A store of nothing, for a lake that has no watermark yet.
-    pub fn empty(names: ShopNames) -> Self {
-        let (events, _) = broadcast::channel(EVENT_BACKLOG);
-        Self { state: RwLock::default(), events, names }
-    }
-
     /// From plain batches.
     ///
     /// # Errors
@@ -68,17 +62,21 @@ impl MemoryStore {
                 state.load(table, batch)?;
             }
         }
-        Ok(Self::loaded(state, ShopNames::default()))
+        Ok(Self::of(state, ShopNames::default()))
     }
 
-    pub(super) fn loaded(mut state: State, names: ShopNames) -> Self {
-        state.mirror.settle();
+    pub(super) fn of(state: State, names: ShopNames) -> Self {
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
-        let store = Self { state: RwLock::new(state), events, names };
-        if let Some(as_of) = store.status().as_of {
-            store.refresh_scores(as_of);
-        }
+        let store = Self { state: RwLock::default(), events, names };
+        store.replace(state);
         store
+    }
+
+    /// Customers are scored as of the newest time in the rows until [`Self::refresh_scores`] says otherwise.
+    pub(super) fn replace(&self, mut state: State) {
+        state.mirror.settle();
+        state.boundaries = state.mirror.stream_time.and_then(|as_of| read::boundaries(&state.mirror, as_of));
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
     /// Applies a chunk of changes: readers see all of it or nothing. Changes of other tables and those at or before a
@@ -118,13 +116,6 @@ impl MemoryStore {
             let _ = self.events.send(event);
         }
         Ok(counted)
-    }
-
-    /// Takes the fifths of recency, frequency and monetary value anew from all customers as of a moment. Between two
-    /// calls, customers are scored against the fifths of the first.
-    pub fn refresh_scores(&self, as_of: i64) {
-        let boundaries = read::boundaries(&self.read().mirror, as_of);
-        self.state.write().unwrap_or_else(PoisonError::into_inner).boundaries = boundaries;
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {

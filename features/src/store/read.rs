@@ -1,6 +1,6 @@
 //! Answers from the mirror.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, sync::PoisonError};
 
 use tokio::sync::broadcast;
 
@@ -67,24 +67,6 @@ impl Mirror {
             views: product.interest.views.into(),
             carts: product.interest.carts.into(),
         })
-    }
-
-    /// Kept orders placed after `since` that hold each product.
-    fn purchases_since(&self, since: i64) -> Map<i64, u64> {
-        let mut counts = Map::default();
-        for (_, id) in self.timeline.range((since.saturating_add(1), i64::MIN)..) {
-            let Some(order) = self.orders.get(id) else { continue };
-            if !order.row.as_ref().is_some_and(OrderFacts::kept) {
-                continue;
-            }
-            let mut products: Vec<_> = order.items.iter().map(|item| item.product_id).collect();
-            products.sort_unstable();
-            products.dedup();
-            for product_id in products {
-                *counts.entry(product_id).or_default() += 1;
-            }
-        }
-        counts
     }
 }
 
@@ -211,10 +193,6 @@ impl OnlineStore for MemoryStore {
         ids.take(limit).filter_map(|(_, id)| order(&state.mirror, *id)).collect()
     }
 
-    fn order(&self, order_id: i64) -> Option<OrderSummary> {
-        order(&self.read().mirror, order_id)
-    }
-
     fn activity(&self, user_id: i64, as_of: i64) -> Option<Activity> {
         let state = self.read();
         let orders: Vec<_> = state
@@ -239,43 +217,6 @@ impl OnlineStore for MemoryStore {
         products
     }
 
-    fn categories(&self) -> Vec<String> {
-        let state = self.read();
-        let rows = state.mirror.products.values().filter_map(|product| product.row.as_ref());
-        let mut names: Vec<Arc<str>> = rows.filter_map(|row| row.category.clone()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names.iter().map(ToString::to_string).collect()
-    }
-
-    fn popular(&self, k: usize, category: Option<&str>, since: Option<i64>) -> Vec<(i64, u64)> {
-        let state = self.read();
-        let mirror = &state.mirror;
-        let recent = since.map(|since| mirror.purchases_since(since));
-        let mut counts: Vec<_> = mirror
-            .products
-            .iter()
-            .filter(|(_, product)| {
-                product
-                    .row
-                    .as_ref()
-                    .is_some_and(|row| category.is_none() || row.category.as_deref() == category)
-            })
-            .map(|(id, product)| {
-                let purchases =
-                    recent.as_ref().map_or(product.purchases, |recent| recent.get(id).copied().unwrap_or(0));
-                (Reverse(purchases), *id)
-            })
-            .filter(|(Reverse(purchases), _)| *purchases > 0)
-            .collect();
-        if k < counts.len() {
-            counts.select_nth_unstable(k);
-            counts.truncate(k);
-        }
-        counts.sort_unstable();
-        counts.into_iter().map(|(Reverse(purchases), id)| (id, purchases)).collect()
-    }
-
     fn revenue_minutes(&self, from: i64, to: i64) -> Vec<RevenueMinute> {
         if from >= to {
             return Vec::new();
@@ -292,6 +233,11 @@ impl OnlineStore for MemoryStore {
         let state = self.read();
         let newest = state.mirror.timeline.iter().rev().take(n);
         newest.filter_map(|(_, id)| order(&state.mirror, *id)).collect()
+    }
+
+    fn refresh_scores(&self, as_of: i64) {
+        let boundaries = boundaries(&self.read().mirror, as_of);
+        self.state.write().unwrap_or_else(PoisonError::into_inner).boundaries = boundaries;
     }
 
     fn subscribe(&self) -> broadcast::Receiver<StoreEvent> {

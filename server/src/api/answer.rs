@@ -93,7 +93,7 @@ pub(crate) struct Problems;
 impl IntoResponses for Problems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         ResponsesBuilder::new()
-            .response("408", problem_response("The request was not complete and answered in time"))
+            .response("503", problem_response("No answer in time: the server is busy"))
             .response("500", problem_response("The server failed"))
             .build()
             .into()

@@ -103,7 +103,7 @@ impl Lines {
                     "is another user than in the order's lines before",
                 ));
             }
-            *total += i64::from(self.quantities[row]).saturating_mul(self.cents[row]);
+            *total = total.saturating_add(i64::from(self.quantities[row]).saturating_mul(self.cents[row]));
             if *total > MAX_CENTS {
                 let column = map.price.as_deref().unwrap_or_default();
                 return Err(sheet.cell_error(row, column, "makes the order's amount too large"));

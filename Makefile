@@ -31,8 +31,10 @@ check: ready tools ## Formatting, lints, documentation, dependencies
 	scripts/deny
 
 .PHONY: bench
-bench: ready data ## The measurements that the documents quote
-	bench/run
+bench: ready data python ## The measurements that the documents quote, on a quiet machine
+	bench/demo
+	.data/venv/bin/python bench/capture.py
+	.data/venv/bin/python bench/serve.py
 
 .PHONY: ready
 ready:

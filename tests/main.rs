@@ -5,4 +5,6 @@ mod command;
 mod demo;
 mod kills;
 mod readers;
+mod serving;
+mod slots;
 mod stand;

@@ -6,6 +6,8 @@ mod fingerprint;
 mod operations;
 mod order;
 mod server;
+mod slot;
 mod snapshot;
 mod speed;
 mod stream;
+mod tls;

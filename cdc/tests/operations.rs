@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
-use lakeward_cdc::{Boundary, ChangeStream};
+use futures::TryStreamExt;
+use lakeward_cdc::{Boundary, CdcError, ChangeStream};
 use lakeward_change::Op;
 
-use crate::server::{Database, changes};
+use crate::server::{Database, WAIT, changes};
 
 /// What happened, without positions.
 fn shape(rows: &[crate::server::Row]) -> Vec<(Op, &str, Option<&str>)> {
@@ -134,6 +135,32 @@ async fn partitions_are_one_table() {
             (Op::Insert, "12|a", None),
         ]
     );
+}
+
+#[tokio::test]
+async fn a_key_that_the_lake_cannot_hold_stops_its_table() {
+    let table = "CREATE TABLE t(id int, until timestamptz, PRIMARY KEY (id, until));";
+    let database = Database::create(table).await;
+    let (source, mut stream) = database.capture().await;
+    database
+        .run_each(&[
+            "INSERT INTO t VALUES (1, '2026-01-01')",
+            "UPDATE t SET until = 'infinity'",
+            "INSERT INTO t VALUES (2, '2026-01-01')",
+        ])
+        .await;
+    let (mut rows, mut stopped) = (0, Vec::new());
+    while stopped.is_empty() {
+        let chunk = stream.next().await.unwrap();
+        rows += chunk.num_rows();
+        stopped.extend(chunk.stopped);
+    }
+    assert_eq!(rows, 1);
+    assert!(stopped[0].reason.contains("key column until"), "{}", stopped[0].reason);
+    // So does a copy of it.
+    let snapshot = source.temporary_snapshot(WAIT).await.unwrap();
+    let copied: Result<Vec<_>, _> = snapshot.copy(&stopped[0].id, 100).await.unwrap().try_collect().await;
+    assert!(matches!(copied, Err(CdcError::Key { .. })));
 }
 
 #[tokio::test]

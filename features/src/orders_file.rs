@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray},
+    array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
     compute::{cast, concat_batches, rank},
-    datatypes::{DataType, Field, Schema, TimeUnit},
+    datatypes::{DataType, Field, Int64Type, Schema, TimeUnit},
 };
 
 use crate::{FeatureError, Result, ShopBatches, ShopTables};
 
-/// The orders of a file as a shop: columns `user_id` (integers or text), `timestamp` (times, dates or ISO 8601 text, UTC)
-/// and, if there is one, `amount`. Every order counts as kept.
+/// The orders of a file as a shop: columns `user_id` (integers or text), `timestamp` (times, dates, ISO 8601 text, UTC, or
+/// numbers, also as text: seconds to nanoseconds since the epoch, told apart by the largest) and, if there is one,
+/// `amount`. Every order counts as kept.
 ///
 /// # Errors
 /// A column is missing, a value is null, or a time or an amount is none; said with the column and the first such row.
@@ -30,7 +31,15 @@ pub fn orders_only(batches: &[RecordBatch]) -> Result<ShopTables> {
         }
     };
     let users = column("user_id", &DataType::Utf8)?;
-    let created_at = column("timestamp", &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))?;
+    let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let created_at = match column("timestamp", &DataType::Int64) {
+        Ok(numbers)
+            if !all.column_by_name("timestamp").is_some_and(|given| given.data_type().is_temporal()) =>
+        {
+            cast(&since_epoch(&numbers), &micros).map_err(|error| problem("timestamp", error.to_string()))?
+        }
+        _ => column("timestamp", &micros)?,
+    };
     let money = DataType::Decimal128(18, 4);
     let amounts = match all.column_by_name("amount") {
         Some(_) => column("amount", &money)?,
@@ -76,6 +85,19 @@ pub fn orders_only(batches: &[RecordBatch]) -> Result<ShopTables> {
     ShopTables::from_batches(&batches, i64::MAX)
 }
 
+/// Microseconds from numbers whose unit their size tells.
+fn since_epoch(numbers: &ArrayRef) -> ArrayRef {
+    let numbers = numbers.as_primitive::<Int64Type>();
+    let largest = numbers.values().iter().map(|number| number.unsigned_abs()).max().unwrap_or_default();
+    let micros: fn(i64) -> i64 = match largest {
+        0..100_000_000_000 => |seconds| seconds * 1_000_000,
+        100_000_000_000..100_000_000_000_000 => |millis| millis * 1_000,
+        100_000_000_000_000..100_000_000_000_000_000 => |micros| micros,
+        _ => |nanos| nanos.div_euclid(1_000),
+    };
+    Arc::new(numbers.unary::<_, Int64Type>(micros))
+}
+
 fn named(columns: Vec<(&'static str, ArrayRef)>) -> Result<RecordBatch> {
     let fields: Vec<_> =
         columns.iter().map(|(name, values)| Field::new(*name, values.data_type().clone(), true)).collect();
@@ -103,6 +125,14 @@ mod tests {
         assert_eq!(newest - first, 2 * crate::DAY);
         let activity = shop.activity(&[newest + 1]).await.expect("activity");
         assert_eq!(activity.num_rows(), 2, "a and b");
+    }
+
+    #[tokio::test]
+    async fn numbers_are_times_since_the_epoch() {
+        let seconds = ["1700000000", "1700086400"];
+        let shop = orders_only(&[file(vec![Some("a"), Some("b")], seconds.to_vec())]).expect("a shop");
+        let (first, newest) = shop.order_period().await.expect("it reads").expect("there are orders");
+        assert_eq!((first, newest - first), (1_700_000_000_000_000, crate::DAY));
     }
 
     #[test]

@@ -159,6 +159,25 @@ async fn a_merge_of_many_rows_finds_each_once() {
 }
 
 #[tokio::test]
+async fn many_kept_values_are_merged_in_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = lake(&folder);
+    let mut source = Source::with_rows((0..10_000).map(|id| (id, row(&format!("long {id}"), 1))));
+    let mut table = copied(&lake, &source).await;
+    let before = table.versions().silver;
+    for id in 0..10_000 {
+        // Some under another key, twice: the second part needs what the first has written.
+        let renamed = (id % 10 == 0).then_some(20_000 + id);
+        source.update(id, renamed, None, 2);
+        source.update(renamed.unwrap_or(id), None, None, 3);
+    }
+    flush(&mut table, &source).await.unwrap();
+    assert!(table.versions().silver > before + 1);
+    assert_eq!(silver(&lake, &table, None).await, source.rows);
+    assert_bronze(&lake, &table, 10_000 + source.changes()).await;
+}
+
+#[tokio::test]
 async fn a_new_epoch_replaces_silver_and_adds_to_bronze() {
     let folder = tempfile::tempdir().unwrap();
     let lake = lake(&folder);

@@ -118,6 +118,8 @@ async fn bronze_beyond_a_watermark_comes_back_as_it_went_in() {
 
     let all = lake.bronze_after(&at_copy, &id, None).await.unwrap();
     assert_eq!(positions(&all), positions(&source.all()));
+    let up_to_the_cut = lake.bronze_after(&at_copy, &id, Some(cut.lsn)).await.unwrap();
+    assert_eq!(positions(&up_to_the_cut), positions(&source.batches(0..first, usize::MAX)));
     let beyond = lake.bronze_after(&cut, &id, None).await.unwrap();
     let expected = source.batches(first..source.changes(), usize::MAX);
     assert_eq!(positions(&beyond), positions(&expected));

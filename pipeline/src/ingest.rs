@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Event, Handle, Observer, PipelineError,
     copy::copy_all,
+    error::chain,
     handle::Command,
     start::{Origin, Start, decide},
     streaming::{Streaming, Subscribers},
@@ -277,10 +278,4 @@ fn nothing_to_capture(source: &PostgresSource) -> PipelineError {
     let reasons =
         if reasons.is_empty() { "no table matches the patterns".to_owned() } else { reasons.join("; ") };
     PipelineError::NothingToCapture { source_name: source.name().to_owned(), reasons }
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |cause| cause.source())
-        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -11,7 +11,7 @@ use lakeward_lakehouse::Watermark;
 use lakeward_postgres::{Control, CutState};
 use tokio::time::{Instant, timeout};
 
-use crate::ingest::chain;
+use crate::error::chain;
 
 /// Reading never stands still longer than this for someone's snapshot.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);

@@ -4,6 +4,7 @@
 
 mod control;
 mod embedded;
+mod fetch;
 mod holders;
 mod tls;
 

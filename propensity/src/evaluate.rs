@@ -46,6 +46,8 @@ pub struct Evaluation {
     pub horizon_days: u32,
     /// The served model's ten-bin reliability on the test window.
     pub reliability: Vec<ReliabilityBin>,
+    /// What a reader should know before believing the figures.
+    pub notes: Vec<String>,
 }
 
 /// Trains on the newest windows that end at or before `as_of` (µs UTC) and tests on the window that starts there.
@@ -74,6 +76,7 @@ pub fn evaluate(windows: &[Window], as_of: i64, params: &Params) -> Result<Evalu
         rows: Rows { train: model.training().rows, test: metrics.rows, test_churned: metrics.churned },
         horizon_days: params.horizon_days,
         reliability: metrics.reliability,
+        notes: Vec::new(),
     })
 }
 

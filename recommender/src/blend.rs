@@ -97,11 +97,13 @@ fn case_rows(
 
 /// Maximises the weighted likelihood by Newton's method, with a penalty that counts as one row towards the
 /// prior, so that a feature without evidence keeps its prior weight.
-pub(crate) fn fit(rows: &[Row]) -> Features {
+/// `false` beside them if the optimum was not reached.
+pub(crate) fn fit(rows: &[Row]) -> (Features, bool) {
     let penalty = penalty(rows);
     let prior = SVector::<f64, N>::from(PRIOR);
     let mut weights = prior;
     let mut loss = objective(rows, &weights, &penalty);
+    let mut converged = false;
     for _ in 0..NEWTON_STEPS {
         let (gradient, hessian) = derivatives(rows, &weights, &penalty);
         let Some(cholesky) = Cholesky::new(hessian) else {
@@ -116,14 +118,14 @@ pub(crate) fn fit(rows: &[Row]) -> Features {
         let Some((new_loss, new_weights)) = better else {
             break;
         };
-        let done = loss - new_loss <= 1e-10 * loss.abs();
+        converged = loss - new_loss <= 1e-10 * loss.abs();
         (loss, weights) = (new_loss, new_weights);
-        if done {
+        if converged {
             break;
         }
     }
     // Six decimals survive any printing of the model unchanged.
-    weights.map(|weight| (weight * 1e6).round() / 1e6).into()
+    (weights.map(|weight| (weight * 1e6).round() / 1e6).into(), converged)
 }
 
 /// Each feature's penalty: its variance, so that the scale of a feature does not matter, and a little for

@@ -191,3 +191,62 @@ fn norm(row: &[f64]) -> f64 {
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::als::RowSolver;
+
+    fn fitted(bought: &[(u32, u32)], dims: usize) -> (Catalogue, Histories) {
+        let mut events: Vec<Event> = bought
+            .iter()
+            .map(|&(user, item)| Event { user, item, basket: item, at: 0, weight: f64::from(item + 1) })
+            .collect();
+        events.sort_unstable_by_key(|event| (event.user, event.basket));
+        let names: Vec<String> = (0..20).map(|item| item.to_string()).collect();
+        let items = Ids::new(names.iter().map(String::as_str));
+        let histories = Histories::new(&events, 8, false);
+        let options =
+            TrainOptions { factors: dims, iterations: 2, min_support: 2, ..TrainOptions::default() };
+        (Catalogue::fit(&items, &events, &histories, &options, || ()), histories)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn fold_in_is_the_rows_own_solve(
+            bought in prop::collection::vec((0_u32..8, 0_u32..20), 1..90),
+            dims in 1_usize..9,
+        ) {
+            let (catalogue, histories) = fitted(&bought, dims);
+            let rows = catalogue.factors.rows();
+            let by_user = (0..8).map(|user| entries(histories.of(user), &catalogue.factor_rows));
+            let swept = RowSolver::new(&catalogue.factors, catalogue.objective)
+                .sweep(&Csr::new(by_user, rows));
+            for user in 0..8 {
+                let folded = catalogue.fold_in(histories.of(user)).0;
+                prop_assert_eq!(folded.as_slice(), swept.row(user));
+            }
+        }
+
+        #[test]
+        fn scores_do_not_depend_on_who_else_is_scored(
+            bought in prop::collection::vec((0_u32..8, 0_u32..20), 1..90),
+            dims in 1_usize..9,
+        ) {
+            let (catalogue, histories) = fitted(&bought, dims);
+            let users: Vec<_> = (0..8).map(|user| catalogue.fold_in(histories.of(user)).0).collect();
+            let many: Vec<&[f64]> = users.iter().chain(&users).map(|user| user.as_slice()).collect();
+            for (user, scores) in many.iter().zip(catalogue.als_scores(&many)) {
+                prop_assert_eq!(&catalogue.als_scores(&[*user])[0], &scores);
+                for (item, score) in scores.iter().enumerate() {
+                    let want = catalogue.factors_of(item).map_or(0.0, |row| dot(user, row));
+                    prop_assert!((score - want).abs() < 1e-12);
+                }
+            }
+        }
+    }
+}

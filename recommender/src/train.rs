@@ -124,7 +124,10 @@ fn choose(data: &Interactions, options: &TrainOptions, step: impl FnMut()) -> Ch
     let histories = Histories::new(&events, data.users.len(), data.timed);
     let catalogue = Catalogue::fit(&data.items, &events, &histories, options, step);
     let rows = blend::rows(&catalogue, &histories, &held_out.cases, options.repeat, options.seed);
-    let weights = blend::fit(&rows);
+    let (weights, converged) = blend::fit(&rows);
+    if !converged {
+        notes.push("the blend's weights were taken before their optimum was reached".to_owned());
+    }
     let questions: Vec<Question<'_>> = held_out
         .cases
         .into_iter()

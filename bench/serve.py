@@ -22,10 +22,10 @@ def percentile(values, share):
 
 def ask(port, path, count, seed, waits):
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    customers = random.Random(seed)
+    chance = random.Random(seed)
     for _ in range(count):
         began = time.perf_counter()
-        connection.request("GET", path.format(customer=customers.randint(1, 2469)))
+        connection.request("GET", path.format(customer=chance.choice(customers)))
         answer = connection.getresponse()
         answer.read()
         waits.append(time.perf_counter() - began)
@@ -48,6 +48,7 @@ with harness.place() as (lakeward, url, folder):
     real = harness.database(url, "real")
     lake = folder / "lake"
     harness.run(lakeward, "simulate", "import", "complete-journey", harness.WHEEL, "--json", "--postgres-url", real)
+    customers = [user_id for (user_id,) in harness.sql(real, "SELECT user_id FROM users ORDER BY user_id")]
     harness.run(lakeward, "ingest", "--until-idle", "--json", "--postgres-url", real, "--lake", lake)
     trained = harness.run(lakeward, "train", "recommender", "--json", "--lake", lake)
     harness.run(lakeward, "train", "churn", "--json", "--lake", lake)

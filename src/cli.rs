@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, config, demo, doctor, evaluate, features, ingest, reconcile, serve, simulate, source, table,
-    train,
+    completions, config, demo, doctor, evaluate, features, ingest, reconcile, serve, simulate, source,
+    status, table, train,
 };
 
 /// From a shop's Postgres to a lakehouse that any engine can query, live customer features, recommendations and churn risk.
@@ -49,6 +49,8 @@ pub enum Command {
     Ingest(ingest::Arguments),
     /// Prove that the lake equals the source at one exact point, also while both move
     Reconcile(reconcile::Arguments),
+    /// How far capture is, what waits, what is stuck and what to do
+    Status(status::Arguments),
     /// What Lakeward left in a source
     #[command(subcommand)]
     Source(source::Arguments),

@@ -8,3 +8,4 @@ mod readers;
 mod serving;
 mod slots;
 mod stand;
+mod status;

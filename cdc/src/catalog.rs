@@ -6,11 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use lakeward_change::{Column, ColumnType, TableId, TableSchema};
+use lakeward_change::{Column, TableId, TableSchema};
 use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
-use crate::{CdcError, pattern::Selection};
+use crate::{CdcError, pattern::Selection, types::column_type};
 
 /// A captured table: its schema and what the stream's description of it is compared with.
 #[derive(Debug, Clone)]
@@ -334,59 +334,11 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obsta
     })
 }
 
-/// Types by their fixed OIDs (src/include/catalog/pg_type.dat).
-pub(crate) mod oid {
-    pub(crate) const TEXT: u32 = 25;
-    pub(crate) const VARCHAR: u32 = 1043;
-}
-
-fn column_type(base: u32, modifier: i32) -> ColumnType {
-    match base {
-        16 => ColumnType::Bool,
-        21 => ColumnType::Int2,
-        23 => ColumnType::Int4,
-        20 => ColumnType::Int8,
-        700 => ColumnType::Float4,
-        701 => ColumnType::Float8,
-        1700 => numeric(modifier),
-        2950 => ColumnType::Uuid,
-        114 | 3802 => ColumnType::Json,
-        17 => ColumnType::Bytes,
-        1082 => ColumnType::Date,
-        1114 => ColumnType::Timestamp { zoned: false },
-        1184 => ColumnType::Timestamp { zoned: true },
-        _ => ColumnType::Text,
-    }
-}
-
-/// numeric(p,s) holds ((p << 16) | (s & 0x7ff)) + 4 in its modifier; the scale has a sign of 11 bits.
-fn numeric(modifier: i32) -> ColumnType {
-    if modifier < 4 {
-        return ColumnType::Text;
-    }
-    let packed = modifier - 4;
-    let scale = ((packed & 0x7ff) ^ 0x400) - 0x400;
-    match (u8::try_from(packed >> 16), i8::try_from(scale)) {
-        (Ok(precision @ 1..=38), Ok(scale @ 0..)) if scale.unsigned_abs() <= precision => {
-            ColumnType::Numeric { precision, scale }
-        }
-        _ => ColumnType::Text,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use lakeward_change::ColumnType;
 
-    #[test]
-    fn numeric_modifiers() {
-        let modifier = |precision: i32, scale: i32| (precision << 16 | (scale & 0x7ff)) + 4;
-        assert_eq!(numeric(modifier(12, 2)), ColumnType::Numeric { precision: 12, scale: 2 });
-        assert_eq!(numeric(modifier(38, 38)), ColumnType::Numeric { precision: 38, scale: 38 });
-        for wide in [-1, modifier(39, 0), modifier(5, -2), modifier(2, 5), modifier(1000, 200)] {
-            assert_eq!(numeric(wide), ColumnType::Text);
-        }
-    }
+    use super::*;
 
     #[test]
     fn a_column_list_must_hold_the_key() {

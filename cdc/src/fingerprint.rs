@@ -21,7 +21,8 @@ use tokio_postgres::Client;
 
 use crate::{
     CdcError,
-    catalog::{Definition, oid},
+    catalog::Definition,
+    types::{TEXT, VARCHAR},
 };
 
 pub(crate) async fn bucket_sums(client: &Client, table: &Definition) -> Result<Vec<BucketSum>, CdcError> {
@@ -113,7 +114,7 @@ fn canonical(column: &str, column_type: ColumnType, base: u32) -> String {
         ColumnType::Float8 => {
             format!("CASE WHEN {column} = 'NaN' THEN 'NaN' ELSE encode(float8send({column}), 'hex') END")
         }
-        ColumnType::Text if matches!(base, oid::TEXT | oid::VARCHAR) => format!("{column}::text"),
+        ColumnType::Text if matches!(base, TEXT | VARCHAR) => format!("{column}::text"),
         // A cast to text is not always the output: character(n) loses its padding, inet gains a mask.
         ColumnType::Text => format!("CASE WHEN {column} IS NOT NULL THEN format('%s', {column}) END"),
         ColumnType::Bytes => format!("encode({column}, 'hex')"),

@@ -23,6 +23,7 @@ mod stream;
 mod table_builder;
 #[cfg(test)]
 mod test_messages;
+mod types;
 mod values;
 
 pub use chunk::{Boundary, ChangeStream, Chunk};
@@ -30,7 +31,7 @@ pub use doctor::{Finding, Level, doctor};
 pub use error::CdcError;
 pub use fingerprint::key_values;
 pub use protocol::ProtocolError;
-pub use slot::SlotState;
+pub use slot::{SlotState, SlotWal};
 pub use snapshot::Snapshot;
 pub use source::{PostgresOptions, PostgresSource, SkippedTable};
 pub use stream::PostgresStream;

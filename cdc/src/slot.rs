@@ -5,6 +5,7 @@ use std::time::Duration;
 use lakeward_change::Lsn;
 use pgwire_replication::{ReplicationClient, ReplicationConfig};
 use postgres_protocol::escape::escape_identifier;
+use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, types::PgLsn};
 
@@ -53,6 +54,30 @@ pub(crate) async fn state(client: &Client, name: &str) -> Result<SlotState, CdcE
 
 pub(crate) fn parse_lsn(text: &str) -> Result<Lsn, CdcError> {
     text.parse().map_err(|error| CdcError::Sequence(format!("{error}")))
+}
+
+/// Of the server's log, what is kept for a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct SlotWal {
+    pub kept_bytes: u64,
+    /// The most that may be kept before the slot is invalidated (`max_slot_wal_keep_size`); `None`: no limit.
+    pub limit_bytes: Option<u64>,
+}
+
+pub(crate) async fn wal(client: &Client, name: &str) -> Result<Option<SlotWal>, CdcError> {
+    let row = client
+        .query_opt(
+            "SELECT greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::int8,
+                nullif(setting::int8, -1) * 1048576
+             FROM pg_replication_slots, pg_settings WHERE slot_name = $1 AND name = 'max_slot_wal_keep_size'",
+            &[&name],
+        )
+        .await
+        .map_err(CdcError::query("say what it keeps for the slot"))?;
+    let bytes = |row: &tokio_postgres::Row, column| {
+        row.get::<_, Option<i64>>(column).and_then(|bytes| u64::try_from(bytes).ok())
+    };
+    Ok(row.map(|row| SlotWal { kept_bytes: bytes(&row, 0).unwrap_or_default(), limit_bytes: bytes(&row, 1) }))
 }
 
 /// Holds an advisory lock on the slot's name for as long as the session lives: one process at a time decides what

@@ -7,7 +7,7 @@ use pgwire_replication::ReplicationConfig;
 use tokio_postgres::Client;
 
 use crate::{
-    CdcError, PostgresStream, SlotState, Snapshot,
+    CdcError, PostgresStream, SlotState, SlotWal, Snapshot,
     assembler::Assembler,
     catalog::Catalog,
     connection::{connect, connect_replication, replication_config},
@@ -174,6 +174,11 @@ impl PostgresSource {
 
     pub async fn slot(&self) -> Result<SlotState, CdcError> {
         slot::state(&self.client, &self.slot).await
+    }
+
+    /// What the server keeps for the slot; `None` if there is no slot.
+    pub async fn slot_wal(&self) -> Result<Option<SlotWal>, CdcError> {
+        slot::wal(&self.client, &self.slot).await
     }
 
     /// Makes this value the one that may create, drop and read the slot, for as long as it lives.

@@ -57,10 +57,3 @@ pub struct Position {
     /// Ordinal of the change in its transaction, from 1. Copied rows lie before every streamed one: 0 or less.
     pub order: i64,
 }
-
-impl Position {
-    /// The last position of the transaction that commits at `commit`.
-    pub fn end_of(epoch: i64, commit: Lsn) -> Self {
-        Self { epoch, commit: commit.as_i64(), order: i64::MAX }
-    }
-}

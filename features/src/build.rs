@@ -50,8 +50,8 @@ pub async fn build(
             _ => vec![(as_of, as_of)],
         };
         let frame = tables.frame(view.name(), &moments, view.entity()).await?;
-        let written = lake.write_features(view.name(), frame, as_of).await?;
-        let done = ViewReport { view: *view, rows: written.rows, elapsed: started.elapsed() };
+        let rows = lake.write_features(view.name(), frame, as_of).await?;
+        let done = ViewReport { view: *view, rows, elapsed: started.elapsed() };
         progress(&done);
         report.views.push(done);
     }

@@ -20,17 +20,10 @@ use crate::{
 const CREATED_TIME: &str = "created_time";
 const FILE_BYTES: u64 = 64 << 20;
 
-/// What was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
-    pub rows: u64,
-    pub version: i64,
-}
-
 impl Lake {
     /// Writes the rows of one run, known by its `created_time` (microseconds UTC), into `features/{name}`. Rows that
     /// an earlier run with the same time wrote are replaced, others stay. The column `created_time` is added, and
-    /// partitions the table.
+    /// partitions the table. Returns the number of rows.
     ///
     /// # Errors
     /// If the frame fails, has columns other than the table's or a timestamp without time zone, or the store fails.
@@ -39,7 +32,7 @@ impl Lake {
         name: &str,
         frame: DataFrame,
         created_time: i64,
-    ) -> Result<Written, LakeError> {
+    ) -> Result<u64, LakeError> {
         let path = Self::feature_path(name);
         let failed = |reason: String| LakeError::Features { table: path.clone(), reason };
         let value = DateTime::from_timestamp_micros(created_time)
@@ -88,7 +81,7 @@ impl Lake {
         let txn = Txn { app_id: RUNS.to_owned(), before, after: before.unwrap_or(0) + 1 };
         let work = Work::ReplacePartition { column: CREATED_TIME, value, files };
         commit(&mut table, &work, &[txn]).await?;
-        Ok(Written { rows, version: table.version().unwrap_or(-1) })
+        Ok(rows)
     }
 }
 

@@ -10,8 +10,8 @@ use deltalake::{
     ensure_table_uri,
     logstore::{LogStoreRef, StorageConfig, logstore_with, object_store_factories},
 };
-use lakeward_change::{TableId, TableSchema};
-use object_store::{ObjectStore, path::Path};
+use lakeward_change::TableId;
+use object_store::ObjectStore;
 use url::Url;
 
 use crate::{
@@ -74,21 +74,6 @@ impl Lake {
         &self.root
     }
 
-    /// The object store; its paths start at the root of the URL's host, see [`Self::path`].
-    pub fn store(&self) -> Arc<dyn ObjectStore> {
-        Arc::clone(&self.store)
-    }
-
-    /// The path in [`Self::store`] of what lies at `relative` in the lake.
-    ///
-    /// # Errors
-    /// If either path has parts that no object store takes.
-    pub fn path(&self, relative: &str) -> Result<Path, LakeError> {
-        let url = self.join(relative)?;
-        Path::from_url_path(url.path())
-            .map_err(|error| LakeError::Root { root: url.into(), source: Some(error.into()) })
-    }
-
     /// A table's path relative to the lake.
     pub fn table_path(&self, layer: Layer, source: &str, table: &TableId) -> String {
         table_path(layer, source, table, self.names.get(table))
@@ -116,28 +101,12 @@ impl Lake {
         table.provider(&self.session).await
     }
 
-    /// The newest version of a table; `None` if there is no such table.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub async fn version(&self, path: &str) -> Result<Option<i64>, LakeError> {
-        Ok(Table::open(self, path).await?.version())
-    }
-
-    /// The definition of a captured table as its copy recorded it; `None` if `path` is no captured table.
-    ///
-    /// # Errors
-    /// If the store fails or the record is damaged.
-    pub async fn captured_schema(&self, path: &str) -> Result<Option<TableSchema>, LakeError> {
-        Table::open(self, path).await?.captured_schema()
-    }
-
     pub(crate) fn feature_path(name: &str) -> String {
         format!("{}/{}", Layer::Features, slug(name))
     }
 
     pub(crate) fn log_store(&self, path: &str) -> Result<LogStoreRef, LakeError> {
-        logstore_with(self.store(), &self.table_url(path)?, StorageConfig::default())
+        logstore_with(Arc::clone(&self.store), &self.table_url(path)?, StorageConfig::default())
             .map_err(LakeError::delta(path, "opened"))
     }
 

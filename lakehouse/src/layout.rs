@@ -12,8 +12,6 @@ pub enum Layer {
     Bronze,
     /// Current rows.
     Silver,
-    /// Star schema.
-    Gold,
     Features,
     /// The system about itself.
     Ops,
@@ -24,7 +22,6 @@ impl fmt::Display for Layer {
         f.write_str(match self {
             Self::Bronze => "bronze",
             Self::Silver => "silver",
-            Self::Gold => "gold",
             Self::Features => "features",
             Self::Ops => "ops",
         })

@@ -22,7 +22,6 @@ mod watermark;
 
 pub use captured::{CapturedTable, SourceRef, TableVersions};
 pub use error::LakeError;
-pub use features::Written;
 pub use lake::Lake;
 pub use layout::Layer;
 pub use registry::{Champion, Draft, Manifest, Registry, RegistryError};

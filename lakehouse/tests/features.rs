@@ -14,7 +14,7 @@ use crate::{
 
 async fn write(lake: &Lake, sql: &str, created_time: i64) -> Result<u64, LakeError> {
     let frame = lake.session().sql(sql).await.unwrap();
-    Ok(lake.write_features("user_rfm", frame, created_time).await?.rows)
+    lake.write_features("user_rfm", frame, created_time).await
 }
 
 async fn sums(lake: &Lake) -> Vec<(i64, i64)> {

@@ -11,13 +11,17 @@ mod event;
 mod handle;
 mod ingest;
 mod lane;
+mod progress;
 mod reconcile;
 mod request;
 mod start;
+mod status;
 mod streaming;
 
 pub use error::PipelineError;
 pub use event::{Event, Observer};
 pub use handle::{Handle, Subscription};
 pub use ingest::{Options, Pipeline};
+pub use progress::{Progress, TableBehind};
 pub use reconcile::{Difference, DifferenceKind, ReconcileReport, TableReport, Waits, reconcile};
+pub use status::{Status, TableStatus, status};

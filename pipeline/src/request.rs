@@ -11,7 +11,7 @@ use lakeward_lakehouse::Watermark;
 use lakeward_postgres::{Control, CutState};
 use tokio::time::{Instant, timeout};
 
-use crate::error::chain;
+use crate::{error::chain, progress::Progress};
 
 /// Reading never stands still longer than this for someone's snapshot.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -19,6 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The control database may take so long for an answer, and is left alone so long if it has none.
 const PATIENCE: Duration = Duration::from_secs(2);
 const REST: Duration = Duration::from_secs(10);
+const REPORT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Requests {
     control: Arc<Control>,
@@ -26,6 +27,7 @@ pub(crate) struct Requests {
     state: State,
     /// The control database failed: it is left alone so long.
     rest_until: Option<Instant>,
+    report_at: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +52,13 @@ pub(crate) enum Request {
 
 impl Requests {
     pub(crate) fn new(control: Arc<Control>, source: &str) -> Self {
-        Self { control, source: source.to_owned(), state: State::Nothing, rest_until: None }
+        Self {
+            control,
+            source: source.to_owned(),
+            state: State::Nothing,
+            rest_until: None,
+            report_at: Instant::now(),
+        }
     }
 
     /// Whether reading must stand still; inside a transaction it goes on to its end.
@@ -121,6 +129,18 @@ impl Requests {
             self.state = State::Nothing;
         }
         Request::Nothing
+    }
+
+    /// Tells other processes how the ingester stands, about once a second.
+    pub(crate) async fn report(&mut self, progress: impl FnOnce() -> Progress) {
+        let now = Instant::now();
+        if now < self.report_at || self.rest_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.report_at = now + REPORT;
+        let state = serde_json::to_value(progress()).unwrap_or_default();
+        // What fails here fails in the next look at the requests, too, and is told there.
+        let _ = timeout(PATIENCE, self.control.report_ingester(&self.source, &state)).await;
     }
 
     async fn look(&mut self, routed: Lsn, open: bool) -> Result<Request, lakeward_postgres::Error> {

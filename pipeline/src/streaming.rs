@@ -18,6 +18,7 @@ use crate::{
     budget::Budget,
     handle::Command,
     lane::{self, Limits, Message},
+    progress::{Behind, Progress},
     request::{Request, Requests},
 };
 
@@ -44,6 +45,7 @@ pub(crate) struct Streaming<'a> {
     lanes: BTreeMap<TableId, mpsc::Sender<Message>>,
     tasks: JoinSet<Result<(), LakeError>>,
     budget: Arc<Budget>,
+    behind: Behind,
     /// Everything that committed before this has been routed.
     routed: Lsn,
     /// The stream stands inside a transaction.
@@ -107,6 +109,7 @@ impl<'a> Streaming<'a> {
             lanes,
             tasks,
             budget: Budget::new(options.memory_bytes),
+            behind: Behind::default(),
             options,
             routed: watermark.lsn,
             open: false,
@@ -243,6 +246,7 @@ impl<'a> Streaming<'a> {
             replies.push((table.clone(), answer));
         }
         self.dirty = None;
+        self.behind.begin_cut();
         self.cut_waiters.append(&mut self.next_waiters);
         self.requests.begin_cut(self.routed);
         let mut watermark = Watermark::clone(&self.watermark);
@@ -258,6 +262,7 @@ impl<'a> Streaming<'a> {
     /// The watermark is durable: now, and only now, the source may forget.
     async fn finish_cut(&mut self, watermark: Arc<Watermark>) -> Result<(), PipelineError> {
         self.cut = None;
+        self.behind.finish_cut();
         self.stream.confirm(watermark.lsn);
         self.watermark_at = Instant::now();
         self.watermark = Arc::clone(&watermark);
@@ -291,6 +296,18 @@ impl<'a> Streaming<'a> {
             Request::CutAt(lsn) => self.stream.stop_before(Some(lsn)),
             Request::Withdrawn => self.stream.stop_before(None),
         }
+        let progress = || Progress {
+            pid: std::process::id(),
+            read: self.routed.to_string(),
+            durable: self.watermark.lsn.to_string(),
+            buffered_bytes: self.budget.used(),
+            memory_bytes: self.options.memory_bytes,
+            waiting: self.budget.is_full().then(|| {
+                "memory is at its limit ([ingest] memory_mib): what is held must be written first".to_owned()
+            }),
+            behind: self.behind.tables(std::time::Instant::now()),
+        };
+        self.requests.report(progress).await;
         Ok(())
     }
 
@@ -310,10 +327,12 @@ impl<'a> Streaming<'a> {
         self.stream_time = self.stream_time.max(chunk.committed_at);
         let chunk = Arc::new(chunk);
         subscribers.retain(|subscriber| subscriber.try_send(Arc::clone(&chunk)).is_ok());
+        let now = std::time::Instant::now();
         for batch in &chunk.batches {
             let Some(lane) = self.lanes.get(&batch.table.id) else { continue };
             metrics::counter!("lakeward_changes_total", "table" => batch.table.id.to_string())
                 .increment(batch.num_rows() as u64);
+            self.behind.read(&batch.table.id, batch.num_rows() as u64, now);
             let share = self.budget.take(memory_size(batch));
             if lane
                 .send(Message::Changes { batch: batch.clone(), share, complete: !self.open })
@@ -341,6 +360,7 @@ impl<'a> Streaming<'a> {
         if lane.send(Message::Flush).await.is_err() {
             return Err(self.failed_lane().await);
         }
+        self.behind.forget(&table.id);
         self.stopped.push(table.clone());
         (self.observer)(Event::Stopped(table.clone()));
         Ok(())

@@ -26,11 +26,11 @@ impl Control {
         Ok(Self { url: url.to_owned(), client: Mutex::new(Arc::new(client)) })
     }
 
-    /// The connection, for statements of other parts of the program.
+    /// The connection.
     ///
     /// # Errors
     /// The connection was lost and cannot be opened anew.
-    pub async fn client(&self) -> Result<Arc<Client>> {
+    pub(crate) async fn client(&self) -> Result<Arc<Client>> {
         let mut client = self.client.lock().await;
         if client.is_closed() {
             *client = Arc::new(open_session(&self.url).await?);

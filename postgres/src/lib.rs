@@ -14,6 +14,7 @@ mod cut;
 mod embedded;
 mod error;
 mod guard;
+mod ingester;
 mod lock;
 mod migration;
 mod private_server;

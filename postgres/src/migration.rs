@@ -4,7 +4,10 @@ use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
 
-const MIGRATIONS: &[(i32, &str)] = &[(1, include_str!("../../migrations/0001_cut_requests.sql"))];
+const MIGRATIONS: &[(i32, &str)] = &[
+    (1, include_str!("../../migrations/0001_cut_requests.sql")),
+    (2, include_str!("../../migrations/0002_ingesters.sql")),
+];
 
 /// Serialises processes that open one control database at the same time ("lakeward" in ASCII).
 const LOCK: i64 = 0x6c61_6b65_7761_7264;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, bail};
+use lakeward_cdc::{PostgresOptions, PostgresSource};
 use lakeward_lakehouse::Watermark;
 use lakeward_pipeline::{Event, Observer, Pipeline};
 
@@ -39,9 +40,11 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     let session = ControlSession::open(&config, &lake).await?;
     let newest = Arc::new(Mutex::new(None));
     let observer = remembering(pipeline_observer(&Progress::new()), Arc::clone(&newest));
+    let kept = options.postgres.clone();
     let pipeline = Pipeline::new(lake, Arc::clone(&session.control), options, observer);
     let ended = pipeline.run(shutdown.clone()).await;
     session.close().await?;
+    tell_kept_log(kept).await;
     ended?;
 
     let newest = newest.lock().ok().and_then(|newest| newest.clone());
@@ -60,6 +63,19 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
         return Err(Interrupted.into());
     }
     Ok(Outcome::Done)
+}
+
+/// The server keeps its log for a slot that nobody reads: whoever stops an ingester should know how much that is.
+async fn tell_kept_log(options: PostgresOptions) {
+    // A server that cannot be asked was the reason for the end, or will be told at the next start.
+    let Ok(source) = PostgresSource::open(options).await else { return };
+    if let Ok(Some(wal)) = source.slot_wal().await {
+        let slot = source.slot_name();
+        eprintln!(
+            "The server keeps {:.1} MiB of its log for slot {slot} until the next start",
+            wal.kept_bytes as f64 / f64::from(1 << 20)
+        );
+    }
 }
 
 /// Passes events on and keeps the newest watermark.

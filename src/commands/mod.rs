@@ -11,6 +11,7 @@ pub mod reconcile;
 pub mod serve;
 pub mod simulate;
 pub mod source;
+pub mod status;
 pub mod table;
 pub mod train;
 
@@ -32,6 +33,7 @@ pub async fn run(cli: Cli) -> Result<Outcome> {
         Command::Simulate(arguments) => Box::pin(simulate::run(arguments, load()?, global.json)).await,
         Command::Ingest(arguments) => Box::pin(ingest::run(arguments, load()?, global.json)).await,
         Command::Reconcile(arguments) => Box::pin(reconcile::run(arguments, load()?, global.json)).await,
+        Command::Status(arguments) => Box::pin(status::run(arguments, load()?, global.json)).await,
         Command::Source(arguments) => Box::pin(source::run(arguments, load()?, global.json)).await,
         Command::Table(arguments) => Box::pin(table::run(arguments, load()?, global.json)).await,
         Command::Features(arguments) => Box::pin(features::run(arguments, load()?, global.json)).await,

@@ -1,0 +1,77 @@
+//! `lakeward status`
+
+use anyhow::Result;
+use lakeward_pipeline::{Status, status};
+
+use crate::{
+    config::Config,
+    exit::Outcome,
+    output::table,
+    session::{ControlSession, Places, lake, pipeline_options},
+};
+
+/// What is durable, what waits, how much log the server keeps for us, and what to do where something is stuck.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    places: Places,
+}
+
+pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result<Outcome> {
+    arguments.places.apply(&mut config);
+    let options = pipeline_options(&config)?;
+    let lake = lake(&config)?;
+    let session = ControlSession::open(&config, &lake).await?;
+    let found = status(&lake, &session.control, &options).await;
+    session.close().await?;
+    let found = found?;
+    if json {
+        println!("{}", serde_json::to_string(&found)?);
+    } else {
+        print_status(&found);
+    }
+    Ok(Outcome::Done)
+}
+
+fn print_status(status: &Status) {
+    let durable = status.durable.as_deref().unwrap_or("nothing");
+    println!(
+        "{} (slot {}): the server is at {}, durable before {durable}",
+        status.source, status.slot, status.server
+    );
+    if let Some(bytes) = status.behind_bytes {
+        println!("  behind by {} of the server's log", mib(bytes));
+    }
+    if let Some(wal) = &status.wal {
+        let limit =
+            wal.limit_bytes.map_or("without limit".to_owned(), |bytes| format!("at most {}", mib(bytes)));
+        println!("  the server keeps {} of its log for the slot ({limit})", mib(wal.kept_bytes));
+    }
+    match &status.ingester {
+        Some(ingester) => println!(
+            "  process {} has read everything before {}; {} of {} in memory",
+            ingester.pid,
+            ingester.read,
+            mib(ingester.buffered_bytes as u64),
+            mib(ingester.memory_bytes as u64)
+        ),
+        None => println!("  no ingester is running"),
+    }
+    let rows = status.tables.iter().map(|row| {
+        [
+            row.table.to_string(),
+            row.silver_version.to_string(),
+            row.bronze_version.to_string(),
+            row.rows_behind.to_string(),
+            format!("{:.1} s", row.seconds_behind),
+        ]
+    });
+    println!("{}", table(["table", "silver", "bronze", "rows not durable", "oldest"], rows));
+    for finding in &status.findings {
+        println!("! {finding}");
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

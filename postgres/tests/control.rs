@@ -21,8 +21,8 @@ async fn migrations_apply_once_however_many_open() {
     }
     Control::open(&url).await.unwrap();
     let client = connect(&url).await.unwrap();
-    let rows = client.query("SELECT version FROM schema_migrations", &[]).await.unwrap();
-    assert_eq!(rows.iter().map(|row| row.get(0)).collect::<Vec<i32>>(), [1]);
+    let rows = client.query("SELECT version FROM schema_migrations ORDER BY version", &[]).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.get(0)).collect::<Vec<i32>>(), [1, 2]);
 
     client.batch_execute("INSERT INTO schema_migrations (version, md5) VALUES (1000, '')").await.unwrap();
     let error = Control::open(&url).await.err().unwrap();
@@ -31,6 +31,20 @@ async fn migrations_apply_once_however_many_open() {
     client.batch_execute("UPDATE schema_migrations SET md5 = 'x' WHERE version = 1").await.unwrap();
     let error = Control::open(&url).await.err().unwrap();
     assert!(matches!(error, Error::Migration { version: 1 }), "changed afterwards: {error}");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_newest_report_of_an_ingester_counts() {
+    let (_folder, server) = server().await;
+    let control = Control::open(&server.url("postgres")).await.unwrap();
+    assert_eq!(control.ingester("shop").await.unwrap(), None);
+    for read in [1, 2] {
+        control.report_ingester("shop", &serde_json::json!({ "read": read })).await.unwrap();
+    }
+    let (state, age) = control.ingester("shop").await.unwrap().unwrap();
+    assert_eq!(state["read"], 2);
+    assert!(age < LIMIT);
     server.stop().await.unwrap();
 }
 

@@ -171,8 +171,5 @@ async fn finish(open: Option<(Table, std::pin::Pin<Box<CopyInSink<Bytes>>>)>) ->
 async fn commit(client: &Client) -> Result<(), Error> {
     schema::add_constraints(client).await?;
     schema::advance_sequences(client).await?;
-    client
-        .batch_execute("analyze users, products, orders, order_items, events; commit")
-        .await
-        .map_err(Error::postgres("commit the load"))
+    client.batch_execute("commit").await.map_err(Error::postgres("commit the load"))
 }

@@ -31,9 +31,15 @@ pub struct LoadReport {
 pub struct RunReport {
     pub orders: u64,
     pub transactions: u64,
+    #[serde(rename = "elapsed_seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
     /// The longest time by which a commit was behind the schedule.
+    #[serde(rename = "late_seconds", serialize_with = "as_seconds")]
     pub late: Duration,
+}
+
+fn as_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 /// A committed change of the live shop.

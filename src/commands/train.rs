@@ -4,12 +4,13 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use lakeward_features::ShopTables;
 use lakeward_lakehouse::{Lake, Manifest, Watermark};
+use serde_json::Value;
 
 use crate::{
     config::Config,
     exit::Outcome,
     models,
-    output::Progress,
+    output::{Progress, table},
     session::{LakePlace, lake, newest_watermark, shop_names},
     time::parse_time,
 };
@@ -95,12 +96,24 @@ impl Common {
     }
 }
 
+/// Every number of a JSON document with its path; lists are for machines.
+fn numbers(path: &str, value: &Value) -> Vec<[String; 2]> {
+    match value {
+        Value::Number(number) => vec![[path.to_owned(), number.to_string()]],
+        Value::Object(fields) => {
+            let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path} {key}") };
+            fields.iter().flat_map(|(key, value)| numbers(&join(key), value)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 fn print(manifest: &Manifest, json: bool) -> Result<Outcome> {
     if json {
         println!("{}", serde_json::to_string(manifest)?);
     } else {
         println!("In use now: models/{}/{}", manifest.kind, manifest.version);
-        println!("{}", serde_json::to_string_pretty(&manifest.metrics)?);
+        println!("{}", table(["measured on data held out", ""], numbers("", &manifest.metrics)));
     }
     Ok(Outcome::Done)
 }

@@ -60,7 +60,19 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                 ended.context("the ingester broke")??;
                 return Ok(Outcome::Done);
             }
-            following = live::follow_pipeline(handle, Arc::clone(&lake), &names) => following?,
+            following = live::follow_pipeline(handle, Arc::clone(&lake), &names) => following,
+        };
+        let following = match following {
+            Ok(following) => following,
+            Err(error) => {
+                // An ingester that has ended leaves nothing to follow; it knows better why.
+                let interrupted = shutdown.is_cancelled();
+                shutdown.cancel();
+                let ended = running.await.context("the ingester broke")?;
+                session.close().await?;
+                ended?;
+                return if interrupted { Ok(Outcome::Done) } else { Err(error) };
+            }
         };
         capture = Some((running, session));
         following

@@ -121,6 +121,7 @@ pub fn keep_scores(state: &AppState, shutdown: &CancellationToken) {
         }
     });
 }
+
 /// Keeps the models in use loaded until `shutdown`.
 pub fn follow_models(
     lake: &Lake,

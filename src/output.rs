@@ -40,6 +40,11 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [
     table.to_string()
 }
 
+/// A size for people.
+pub fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
 /// Progress on standard error: bars on a terminal, plain lines otherwise.
 #[derive(Clone)]
 pub struct Progress {

@@ -1,6 +1,6 @@
 //! Capture without any configuration, its proof, and leaving no trace.
 
-use crate::stand::{Background, Stand, fail, json, succeed, until};
+use crate::stand::{Stand, fail, json, succeed, until};
 
 const TABLES: &str = "
     create table goods(id bigint primary key, name text, price numeric(12,2), note text, changed timestamptz);
@@ -56,11 +56,7 @@ async fn reconcile_asks_the_running_ingester_while_rows_keep_coming() {
     let stand = Stand::new().await;
     stand.sql(TABLES).await;
     stand.ingest_until_idle();
-    let ingester = Background::start(stand.capture(&["ingest"]));
-    until("the ingester holds the slot", async || {
-        stand.count("select count(*) from pg_replication_slots where active").await == 1
-    })
-    .await;
+    let ingester = stand.start_ingester().await;
     let writer = lakeward_postgres::connect(&stand.url).await.expect("a connection");
     let writing = tokio::spawn(async move {
         for id in 0.. {
@@ -119,11 +115,7 @@ async fn a_restart_of_postgres_is_survived() {
     let stand = Stand::new().await;
     stand.sql(TABLES).await;
     stand.ingest_until_idle();
-    let ingester = Background::start(stand.capture(&["ingest"]));
-    until("the ingester holds the slot", async || {
-        stand.count("select count(*) from pg_replication_slots where active").await == 1
-    })
-    .await;
+    let ingester = stand.start_ingester().await;
     stand.sql("update goods set name = name || '!'").await;
     stand.server.restart().await.expect("Postgres restarts");
     let client = lakeward_postgres::connect(&stand.url).await.expect("a connection");
@@ -166,11 +158,7 @@ async fn a_table_that_changes_under_the_ingester_stops_alone() {
     let stand = Stand::new().await;
     stand.sql(TABLES).await;
     stand.ingest_until_idle();
-    let ingester = Background::start(stand.capture(&["ingest"]));
-    until("the ingester holds the slot", async || {
-        stand.count("select count(*) from pg_replication_slots where active").await == 1
-    })
-    .await;
+    let ingester = stand.start_ingester().await;
     stand
         .sql(
             "begin; update goods set name = 'x' where id = 1; alter table goods drop column note;

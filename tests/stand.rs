@@ -64,6 +64,16 @@ impl Stand {
         succeed(self.capture(&["ingest", "--until-idle"]));
     }
 
+    /// An ingester in the background, once it reads the slot.
+    pub async fn start_ingester(&self) -> Background {
+        let ingester = Background::start(self.capture(&["ingest"]));
+        until("the ingester holds the slot", async || {
+            self.count("select count(*) from pg_replication_slots where active").await == 1
+        })
+        .await;
+        ingester
+    }
+
     /// Runs `reconcile`, which must find no difference; gives the rows of each table.
     pub fn reconcile(&self) -> Vec<(String, u64)> {
         let report = json(&succeed(self.capture(&["reconcile"])));

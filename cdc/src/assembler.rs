@@ -26,7 +26,7 @@ pub(crate) struct Assembler {
     relations: HashMap<u32, Option<usize>>,
     builders: Vec<TableBuilder>,
     transaction: Option<Transaction>,
-    /// Tables whose definition changed; and those of them that nobody was told of yet.
+    /// Tables whose definition changed, or whose key the lake cannot hold; and those that nobody was told of yet.
     stopped: HashSet<usize>,
     newly_stopped: Vec<StoppedTable>,
     rows: usize,

@@ -10,7 +10,7 @@ use crate::CdcError;
 pub struct Chunk {
     /// At most one batch a table, rows in stream order.
     pub batches: Vec<ChangeBatch>,
-    /// Tables that changed their definition in the source: their batch here is the last one.
+    /// Tables that cannot be followed any further, with the reason: their batch here is the last one.
     pub stopped: Vec<StoppedTable>,
     pub boundary: Boundary,
     /// Newest commit time among the rows, microseconds UTC.

@@ -57,6 +57,10 @@ pub enum FeatureError {
 impl FeatureError {
     /// Whether the same work may succeed when it is tried again later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::NewEpoch { .. }) || matches!(self, Self::Lake(error) if error.is_retryable())
+        match self {
+            Self::NewEpoch { .. } => true,
+            Self::Lake(error) => error.is_retryable(),
+            _ => false,
+        }
     }
 }

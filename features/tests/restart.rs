@@ -187,7 +187,7 @@ async fn views_are_of_the_watermark_and_built_once_a_run() {
     }
 
     for (as_of, runs) in [(100 * DAY, 1), (100 * DAY, 1), (101 * DAY, 2)] {
-        let report = build(&captured.lake, &watermark, &names, as_of, 30, None, &|_| {}).await.unwrap();
+        let report = build(&captured.lake, &from_lake, as_of, 30, None, &|_| {}).await.unwrap();
         assert_eq!(report.views.len(), View::ALL.len());
         assert_eq!(report.missing.len(), 5);
         let rows: u64 = report.views.iter().map(|view| view.rows).sum();

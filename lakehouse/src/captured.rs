@@ -174,37 +174,41 @@ impl CapturedTable {
             segments.drain(..last);
         }
         let last = segments.len().saturating_sub(1);
-        let session = self.lake.session();
         for (index, segment) in segments.iter().enumerate() {
             match segment {
                 Segment::Truncate(position) => {
                     let at = if index == last { end } else { *position };
                     self.silver.commit(&self.source, &Work::Replace(Vec::new()), at).await?;
                 }
-                Segment::Changes(changes) => {
-                    let mut runs = vec![changes.clone()];
-                    while let Some(run) = runs.pop() {
-                        let mut folded = fold(&run)?;
-                        if folded.stored_keys.num_rows() > STORED_ROWS
-                            && let Some((first, rest)) = halves(&run)
-                        {
-                            runs.extend([rest, first]);
-                            continue;
-                        }
-                        if folded.stored_keys.num_rows() > 0 {
-                            let stored = silver::stored(&self.silver.table, &session, &folded).await?;
-                            folded = folded.resolve(&stored)?;
-                        }
-                        let upsert = Upsert::new(&self.schema, &folded, &session)
-                            .map_err(LakeError::arrow(&self.silver.table.path))?;
-                        let at = match run.last().and_then(ChangeBatch::last_position) {
-                            Some(position) if !runs.is_empty() => position,
-                            _ => end,
-                        };
-                        self.silver.commit(&self.source, &Work::Merge(&upsert), at).await?;
-                    }
-                }
+                Segment::Changes(changes) => self.merge_changes(changes, end).await?,
             }
+        }
+        Ok(())
+    }
+
+    /// Merges a run without truncates, in parts where too many stored rows would have to be read at once.
+    async fn merge_changes(&mut self, changes: &[ChangeBatch], end: Position) -> Result<(), LakeError> {
+        let session = self.lake.session();
+        let mut runs = vec![changes.to_vec()];
+        while let Some(run) = runs.pop() {
+            let mut folded = fold(&run)?;
+            if folded.stored_keys.num_rows() > STORED_ROWS
+                && let Some((first, rest)) = halves(&run)
+            {
+                runs.extend([rest, first]);
+                continue;
+            }
+            if folded.stored_keys.num_rows() > 0 {
+                let stored = silver::stored(&self.silver.table, &session, &folded).await?;
+                folded = folded.resolve(&stored)?;
+            }
+            let upsert = Upsert::new(&self.schema, &folded, &session)
+                .map_err(LakeError::arrow(&self.silver.table.path))?;
+            let at = match run.last().and_then(ChangeBatch::last_position) {
+                Some(position) if !runs.is_empty() => position,
+                _ => end,
+            };
+            self.silver.commit(&self.source, &Work::Merge(&upsert), at).await?;
         }
         Ok(())
     }

@@ -215,27 +215,22 @@ impl Pipeline {
             .cloned()
             .collect();
         for id in missing {
-            let skipped = source.skipped().iter().find(|table| table.id == id);
-            let stopped = match (changed.iter().find(|table| table.id == id), skipped) {
-                (Some(changed), _) => changed.clone(),
-                (None, Some(skipped)) if skipped.by_definition => {
-                    StoppedTable { id: id.clone(), reason: skipped.reason.clone() }
-                }
-                (None, Some(skipped)) => {
+            let reason = if let Some(changed) = changed.iter().find(|table| table.id == id) {
+                changed.reason.clone()
+            } else if let Some(skipped) = source.skipped().iter().find(|table| table.id == id) {
+                if !skipped.by_definition {
                     left_out.push(format!("{id} ({})", skipped.reason));
                     continue;
                 }
-                (None, None) if source.is_unselected(&id) => {
-                    left_out.push(id.to_string());
-                    continue;
-                }
-                (None, None) => StoppedTable {
-                    id: id.clone(),
-                    reason: "the source has no such table any more".to_owned(),
-                },
+                skipped.reason.clone()
+            } else if source.is_unselected(&id) {
+                left_out.push(id.to_string());
+                continue;
+            } else {
+                "the source has no such table any more".to_owned()
             };
             watermark.tables.remove(&id);
-            watermark.stopped.push(stopped);
+            watermark.stopped.push(StoppedTable { id, reason });
         }
         if !left_out.is_empty() {
             return Err(PipelineError::LeftOut { tables: left_out });

@@ -1,12 +1,10 @@
 //! What an ingester tells of itself: how far it is, and what waits to become durable.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
 
 use lakeward_change::TableId;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 /// How an ingester stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,15 +71,19 @@ impl Behind {
         for (table, later) in &self.later {
             all.entry(table.clone()).and_modify(|waiting| waiting.rows += later.rows).or_insert(*later);
         }
-        let age = |since: Instant| now.saturating_duration_since(since).max(Duration::ZERO).as_secs_f64();
-        all.into_iter()
-            .map(|(table, waiting)| TableBehind { table, rows: waiting.rows, seconds: age(waiting.since) })
-            .collect()
+        let behind = |(table, waiting): (TableId, Waiting)| TableBehind {
+            table,
+            rows: waiting.rows,
+            seconds: now.saturating_duration_since(waiting.since).as_secs_f64(),
+        };
+        all.into_iter().map(behind).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -305,7 +305,7 @@ impl<'a> Streaming<'a> {
             waiting: self.budget.is_full().then(|| {
                 "memory is at its limit ([ingest] memory_mib): what is held must be written first".to_owned()
             }),
-            behind: self.behind.tables(std::time::Instant::now()),
+            behind: self.behind.tables(Instant::now()),
         };
         self.requests.report(progress).await;
         Ok(())
@@ -327,7 +327,7 @@ impl<'a> Streaming<'a> {
         self.stream_time = self.stream_time.max(chunk.committed_at);
         let chunk = Arc::new(chunk);
         subscribers.retain(|subscriber| subscriber.try_send(Arc::clone(&chunk)).is_ok());
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         for batch in &chunk.batches {
             let Some(lane) = self.lanes.get(&batch.table.id) else { continue };
             metrics::counter!("lakeward_changes_total", "table" => batch.table.id.to_string())

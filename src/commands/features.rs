@@ -33,10 +33,10 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     place.apply(&mut config);
     let lake = lake(&config)?;
     let watermark = newest_watermark(&config, &lake).await?;
-    let names = shop_names(&config);
+    let shop = ShopTables::open(&lake, &watermark, &shop_names(&config)).await?;
     let as_of = match as_of {
         Some(as_of) => as_of.timestamp_micros(),
-        None => models::known_at(&ShopTables::open(&lake, &watermark, &names).await?)?,
+        None => models::known_at(&shop)?,
     };
     let views = views.iter().map(|name| view(name)).collect::<Result<Vec<_>>>()?;
     let chosen = (!views.is_empty()).then_some(views.as_slice());
@@ -50,7 +50,7 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
         ));
     };
     let horizon = config.churn.horizon_days;
-    let report = lakeward_features::build(&lake, &watermark, &names, as_of, horizon, chosen, &told).await?;
+    let report = lakeward_features::build(&lake, &shop, as_of, horizon, chosen, &told).await?;
     if json {
         println!("{}", serde_json::to_string(&report)?);
         return Ok(Outcome::Done);

@@ -10,7 +10,7 @@ use lakeward_pipeline::{Event, Observer, Pipeline};
 use crate::{
     config::Config,
     exit::{Interrupted, Outcome},
-    output::{Progress, pipeline_observer},
+    output::{Progress, mib, pipeline_observer},
     session::{ControlSession, Places, lake, pipeline_options, shutdown_token},
 };
 
@@ -71,10 +71,7 @@ async fn tell_kept_log(options: PostgresOptions) {
     let Ok(source) = PostgresSource::open(options).await else { return };
     if let Ok(Some(wal)) = source.slot_wal().await {
         let slot = source.slot_name();
-        eprintln!(
-            "The server keeps {:.1} MiB of its log for slot {slot} until the next start",
-            wal.kept_bytes as f64 / f64::from(1 << 20)
-        );
+        eprintln!("The server keeps {} of its log for slot {slot} until the next start", mib(wal.kept_bytes));
     }
 }
 

@@ -52,26 +52,24 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
             observer,
         );
         let handle = pipeline.handle();
-        let mut running = tokio::spawn(pipeline.run(shutdown.clone()));
-        let following = tokio::select! {
-            // By an error, or by Ctrl-C before there was anything to serve.
-            ended = &mut running => {
-                session.close().await?;
-                ended.context("the ingester broke")??;
-                return Ok(Outcome::Done);
-            }
-            following = live::follow_pipeline(handle, Arc::clone(&lake), &names) => following,
+        let running = tokio::spawn(pipeline.run(shutdown.clone()));
+        let begun = tokio::select! {
+            () = shutdown.cancelled() => None,
+            begun = live::follow_pipeline(handle, Arc::clone(&lake), &names) => Some(begun),
         };
-        let following = match following {
-            Ok(following) => following,
-            Err(error) => {
-                // An ingester that has ended leaves nothing to follow; it knows better why.
+        let following = match begun {
+            Some(Ok(following)) => following,
+            begun => {
                 let interrupted = shutdown.is_cancelled();
                 shutdown.cancel();
                 let ended = running.await.context("the ingester broke")?;
                 session.close().await?;
+                // An ingester that has ended leaves nothing to follow; it knows better why.
                 ended?;
-                return if interrupted { Ok(Outcome::Done) } else { Err(error) };
+                return match begun {
+                    Some(Err(error)) if !interrupted => Err(error),
+                    _ => Ok(Outcome::Done),
+                };
             }
         };
         capture = Some((running, session));

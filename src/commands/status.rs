@@ -6,7 +6,7 @@ use lakeward_pipeline::{Status, status};
 use crate::{
     config::Config,
     exit::Outcome,
-    output::table,
+    output::{mib, table},
     session::{ControlSession, Places, lake, pipeline_options},
 };
 
@@ -70,8 +70,4 @@ fn print_status(status: &Status) {
     for finding in &status.findings {
         println!("! {finding}");
     }
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

@@ -274,7 +274,7 @@ async fn learn(config: &Config, lake: &Lake, watermark: &Watermark, steps: &mut 
     let told = |view: &lakeward_features::ViewReport| {
         steps.progress.say(format!("  features/{}: {} rows", view.view.name(), view.rows));
     };
-    lakeward_features::build(lake, watermark, &names, as_of, config.churn.horizon_days, None, &told).await?;
+    lakeward_features::build(lake, &shop, as_of, config.churn.horizon_days, None, &told).await?;
     steps.end("build features", began, "written");
 
     let began = steps.begin("Training the recommender");

@@ -16,8 +16,8 @@ impl MemoryStore {
     /// The shop lacks what cannot be done without, a table was copied anew since the watermark, or the lake cannot be
     /// read.
     pub async fn load(lake: &Lake, watermark: &Watermark, names: &ShopNames) -> Result<Self> {
-        let store = Self::of(read(lake, watermark, names).await?, names.clone());
-        store.apply(&beyond(lake, watermark, None, names).await?)?;
+        let store = Self::of(State::default(), names.clone());
+        store.reload(lake, watermark).await?;
         Ok(store)
     }
 

@@ -73,6 +73,18 @@ pub enum Error {
     CutFailed { id: i64, reason: String },
     #[error("cut request {id} was still {state} after {} s; is an ingester of this source running?", waited.as_secs())]
     CutTimeout { id: i64, state: CutState, waited: Duration },
+    #[error("the ingester refused request {id}: {reason}")]
+    RequestFailed { id: i64, reason: String },
+    #[error(
+        "request {id} has no answer after {} s; it stays open for the next ingester of this source", waited.as_secs()
+    )]
+    RequestTimeout { id: i64, waited: Duration },
+    #[error(
+        "{source_name} is being ingested by {holder}: only one may; it is taken over once that one is gone"
+    )]
+    LeaseHeld { source_name: String, holder: String },
+    #[error("another ingester has taken {source_name} over: this one stops")]
+    LeaseLost { source_name: String },
 }
 
 impl Error {
@@ -84,7 +96,9 @@ impl Error {
             | Self::Stop { .. }
             | Self::CutFailed { .. }
             | Self::CutTimeout { .. }
-            | Self::CutNotIn { .. } => true,
+            | Self::CutNotIn { .. }
+            | Self::RequestTimeout { .. }
+            | Self::LeaseHeld { .. } => true,
             _ => false,
         }
     }

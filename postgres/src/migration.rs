@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 const MIGRATIONS: &[(i32, &str)] = &[
     (1, include_str!("../../migrations/0001_cut_requests.sql")),
     (2, include_str!("../../migrations/0002_ingesters.sql")),
+    (3, include_str!("../../migrations/0003_table_requests.sql")),
+    (4, include_str!("../../migrations/0004_leases.sql")),
 ];
 
 /// Serialises processes that open one control database at the same time ("lakeward" in ASCII).

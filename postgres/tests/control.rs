@@ -22,7 +22,7 @@ async fn migrations_apply_once_however_many_open() {
     Control::open(&url).await.unwrap();
     let client = connect(&url).await.unwrap();
     let rows = client.query("SELECT version FROM schema_migrations ORDER BY version", &[]).await.unwrap();
-    assert_eq!(rows.iter().map(|row| row.get(0)).collect::<Vec<i32>>(), [1, 2]);
+    assert_eq!(rows.iter().map(|row| row.get(0)).collect::<Vec<i32>>(), [1, 2, 3, 4]);
 
     client.batch_execute("INSERT INTO schema_migrations (version, md5) VALUES (1000, '')").await.unwrap();
     let error = Control::open(&url).await.err().unwrap();
@@ -45,6 +45,55 @@ async fn the_newest_report_of_an_ingester_counts() {
     let (state, age) = control.ingester("shop").await.unwrap().unwrap();
     assert_eq!(state["read"], 2);
     assert!(age < LIMIT);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_stays_until_it_is_answered() {
+    let (_folder, server) = server().await;
+    let control = Control::open(&server.url("postgres")).await.unwrap();
+    let table = ("public", "orders");
+    let first = control.request_table("shop", table, "resync", None).await.unwrap();
+    let second = control.request_table("shop", table, "repair", Some(&json!({"keys": [1]}))).await.unwrap();
+    control.request_table("other", table, "resync", None).await.unwrap();
+    let open = control.open_table_requests("shop").await.unwrap();
+    assert_eq!(open.iter().map(|request| request.id).collect::<Vec<_>>(), [first, second]);
+    assert_eq!((open[1].action.as_str(), &open[1].argument), ("repair", &Some(json!({"keys": [1]}))));
+    let early = control.wait_table_request(first, Duration::ZERO).await.unwrap_err();
+    assert!(matches!(early, Error::RequestTimeout { .. }), "{early}");
+
+    control.answer_table_request(first, Ok(&json!({"rows": 7}))).await.unwrap();
+    control.answer_table_request(first, Err("too late")).await.unwrap();
+    assert_eq!(control.wait_table_request(first, LIMIT).await.unwrap(), json!({"rows": 7}));
+    control.answer_table_request(second, Err("no such key")).await.unwrap();
+    let refused = control.wait_table_request(second, LIMIT).await.unwrap_err();
+    assert!(refused.to_string().contains("no such key"), "{refused}");
+    assert_eq!(control.open_table_requests("shop").await.unwrap(), []);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_has_one_holder_and_its_term_rises() {
+    let (_folder, server) = server().await;
+    let url = server.url("postgres");
+    let control = Control::open(&url).await.unwrap();
+    let first = control.take_lease("shop", "a", false).await.unwrap();
+    assert_eq!((first.term, first.taken_over), (1, false));
+    let held = control.take_lease("shop", "b", false).await.unwrap_err();
+    assert!(matches!(&held, Error::LeaseHeld { holder, .. } if holder == "a"), "{held}");
+    control.renew_lease("shop", 1).await.unwrap();
+    control.release_lease("shop", 1).await.unwrap();
+    let second = control.take_lease("shop", "b", false).await.unwrap();
+    assert_eq!((second.term, second.taken_over), (2, false));
+
+    let client = connect(&url).await.unwrap();
+    client.batch_execute("UPDATE leases SET renewed_at = now() - interval '1 hour'").await.unwrap();
+    let third = control.take_lease("shop", "c", false).await.unwrap();
+    assert_eq!((third.term, third.taken_over), (3, true), "an owner that was not heard of may be replaced");
+    let lost = control.renew_lease("shop", 2).await.unwrap_err();
+    assert!(matches!(lost, Error::LeaseLost { .. }), "{lost}");
+    let forced = control.take_lease("shop", "d", true).await.unwrap();
+    assert_eq!((forced.term, forced.taken_over), (4, true));
     server.stop().await.unwrap();
 }
 

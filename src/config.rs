@@ -9,6 +9,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
     value::{Dict, Value},
 };
+use lakeward_cdc::SchemaPolicy;
 use lakeward_change::TableId;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
@@ -42,6 +43,17 @@ pub struct SourceConfig {
     pub publication: Option<String>,
     pub tables: Vec<String>,
     pub exclude: Vec<String>,
+    pub rules: Vec<RuleConfig>,
+}
+
+/// What holds for the tables that a pattern names.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    pub pattern: String,
+    pub schema_changes: Option<SchemaPolicy>,
+    #[serde(default)]
+    pub leave_out: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -58,6 +70,7 @@ pub struct IngestConfig {
     pub flush_seconds: f64,
     pub memory_mib: usize,
     pub copy_parallel: usize,
+    pub stopped_grace_minutes: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -101,7 +114,14 @@ impl Default for LakeConfig {
 
 impl Default for IngestConfig {
     fn default() -> Self {
-        Self { flush_rows: 100_000, flush_mib: 32, flush_seconds: 5.0, memory_mib: 128, copy_parallel: 2 }
+        Self {
+            flush_rows: 100_000,
+            flush_mib: 32,
+            flush_seconds: 5.0,
+            memory_mib: 128,
+            copy_parallel: 2,
+            stopped_grace_minutes: 10,
+        }
     }
 }
 

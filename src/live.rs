@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use lakeward_cdc::Boundary;
+use lakeward_change::{StopCause, StoppedTable};
 use lakeward_features::{FeatureError, MemoryStore, ShopNames};
 use lakeward_lakehouse::{Lake, Registry, Watermark};
 use lakeward_pipeline::{Handle, Subscription};
@@ -15,6 +16,8 @@ use crate::models;
 
 /// Customers are scored against all others as of a moment, which moves on this often.
 const SCORES_EVERY: Duration = Duration::from_secs(60);
+/// How often a cut is asked for that has all of the shop's tables.
+const WHOLE_CUT: Duration = Duration::from_millis(500);
 
 /// A store that holds everything up to now and is kept true by the running pipeline. The task ends with the pipeline.
 pub async fn follow_pipeline(
@@ -27,7 +30,7 @@ pub async fn follow_pipeline(
     let watermark = handle.cut().await?;
     let store = Arc::new(MemoryStore::load(&lake, &watermark, names).await?);
     let task = tokio::spawn({
-        let store = Arc::clone(&store);
+        let (store, names) = (Arc::clone(&store), names.clone());
         async move {
             loop {
                 if let Err(error) = apply(&store, &mut subscription).await {
@@ -37,12 +40,26 @@ pub async fn follow_pipeline(
                     let Ok(anew) = handle.subscribe().await else { return Ok(()) };
                     subscription = anew;
                 }
-                let Ok(watermark) = handle.cut().await else { return Ok(()) };
+                let Some(watermark) = whole_cut(&handle, &names).await else { return Ok(()) };
                 store.reload(&lake, &watermark).await.context("the online store cannot be loaded anew")?;
             }
         }
     });
     Ok((store, task))
+}
+
+/// A cut with all of the shop's tables: while one of them is copied anew, the store keeps what it has. `None` once the
+/// pipeline has ended.
+async fn whole_cut(handle: &Handle, names: &ShopNames) -> Option<Arc<Watermark>> {
+    loop {
+        let watermark = handle.cut().await.ok()?;
+        let copied =
+            |table: &StoppedTable| table.cause == StopCause::Copying && names.table(&table.id).is_some();
+        if !watermark.stopped.iter().any(copied) {
+            return Some(watermark);
+        }
+        tokio::time::sleep(WHOLE_CUT).await;
+    }
 }
 
 /// Applies the stream until it ends. A transaction waits in memory for its end: readers see it whole or not at all.
@@ -100,10 +117,20 @@ async fn step(
     if newest == *seen {
         return Ok(());
     }
-    if newest.epoch == seen.epoch && newest.source == seen.source {
-        store.follow(lake, seen, &newest).await?;
+    let followed = if newest.source == seen.source {
+        store.follow(lake, seen, &newest).await.map(drop)
     } else {
-        store.reload(lake, &newest).await?;
+        store.reload(lake, &newest).await
+    };
+    match followed {
+        // A table was copied anew. While another still is, the state as of before stays.
+        Err(FeatureError::NewEpoch { .. })
+            if newest.stopped.iter().any(|table| table.cause == StopCause::Copying) =>
+        {
+            return Ok(());
+        }
+        Err(FeatureError::NewEpoch { .. }) => store.reload(lake, &newest).await?,
+        followed => followed?,
     }
     *seen = newest;
     Ok(())

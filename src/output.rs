@@ -145,12 +145,15 @@ pub fn pipeline_observer(progress: &Progress) -> Observer {
             Event::Streaming { from } => progress.say(format!("Following changes from {from}")),
             Event::Skipped { table, reason } => progress.say(format!("Left out {table}: {reason}")),
             Event::ColumnSkipped { table, column } => progress.say(format!(
-                "Left out column {column} of {table}: Postgres does not publish it"
+                "Left out column {column} of {table}: it is generated, or configured or published so"
             )),
+            Event::Copying { table, reason } => {
+                progress.say(format!("Copying {table} anew, the other tables go on: {reason}"));
+            }
             Event::Stopped(table) => progress.say(format!(
                 "Stopped {}: {}. Its later changes do not arrive, the other tables go on. To have it whole again: \
-                 `lakeward source drop`, then `lakeward ingest` into another lake",
-                table.id, table.reason
+                 `lakeward table resync {}`",
+                table.id, table.reason, table.id
             )),
             Event::Nulled { values } => progress.say(format!(
                 "{values} values are null in the lake: NaN, infinity or a time out of range, which their columns \

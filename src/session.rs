@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use lakeward_cdc::PostgresOptions;
+use lakeward_cdc::{PostgresOptions, TableRule};
 use lakeward_change::TableId;
 use lakeward_features::ShopNames;
 use lakeward_lakehouse::{Lake, Watermark};
@@ -12,7 +12,7 @@ use lakeward_postgres::{Control, EmbeddedPostgres};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, SecretUrl, table_id};
+use crate::config::{Config, RuleConfig, SecretUrl, table_id};
 
 /// The two places every capture command knows; they override the configuration.
 #[derive(clap::Args, Clone)]
@@ -115,6 +115,12 @@ pub fn postgres_options(config: &Config) -> Result<PostgresOptions> {
     options.publication = config.source.publication.clone();
     options.include = config.source.tables.clone();
     options.exclude = config.source.exclude.clone();
+    let rule = |rule: &RuleConfig| TableRule {
+        pattern: rule.pattern.clone(),
+        schema_changes: rule.schema_changes,
+        leave_out: rule.leave_out.clone(),
+    };
+    options.rules = config.source.rules.iter().map(rule).collect();
     Ok(options)
 }
 
@@ -127,6 +133,7 @@ pub fn pipeline_options(config: &Config) -> Result<Options> {
         flush_age: Duration::from_secs_f64(ingest.flush_seconds),
         memory_bytes: ingest.memory_mib << 20,
         copy_parallel: ingest.copy_parallel,
+        stopped_grace: Duration::from_secs(ingest.stopped_grace_minutes * 60),
         until_idle: false,
     })
 }

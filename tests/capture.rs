@@ -130,50 +130,6 @@ async fn a_restart_of_postgres_is_survived() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_table_stops_alone() {
-    let stand = Stand::new().await;
-    stand.sql(TABLES).await;
-    stand.ingest_until_idle();
-    stand.sql("alter table goods add column colour text; insert into lines values (9, 'live', 1)").await;
-    for _ in 0..2 {
-        // With and without a change of the table that the stream would meet.
-        let (code, error) = fail(stand.capture(&["ingest", "--until-idle"]));
-        assert_eq!(code, 2);
-        assert!(error.contains("Stopped public.goods: "), "{error}");
-        stand.sql("insert into goods(id) values (-1) on conflict do nothing").await;
-    }
-    let output = stand.capture(&["reconcile"]).output().expect("it runs");
-    assert_eq!(output.status.code(), Some(1));
-    let report = json(&output);
-    assert_eq!(report["not_compared"][0]["name"], "goods", "{report}");
-    assert_eq!(
-        (report["tables"].as_array().expect("tables").len(), &report["tables"][0]["differing"]),
-        (1, &0.into())
-    );
-    assert_eq!(report["tables"][0]["lake_rows"], 501);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_changes_under_the_ingester_stops_alone() {
-    let stand = Stand::new().await;
-    stand.sql(TABLES).await;
-    stand.ingest_until_idle();
-    let ingester = stand.start_ingester().await;
-    stand
-        .sql(
-            "begin; update goods set name = 'x' where id = 1; alter table goods drop column note;
-               update goods set name = 'y' where id = 2; insert into lines values (9, 'live', 1); commit",
-        )
-        .await;
-    let report = json(&stand.capture(&["reconcile"]).output().expect("it runs"));
-    assert_eq!(report["not_compared"][0]["name"], "goods", "{report}");
-    assert_eq!(report["tables"][0]["lake_rows"], 501);
-    let (code, said) = ingester.interrupted();
-    assert_eq!(code, Some(2));
-    assert!(said.contains("Stopped public.goods: "), "{said}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn values_that_become_null_are_told() {
     let stand = Stand::new().await;
     stand.sql(TABLES).await;

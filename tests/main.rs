@@ -5,6 +5,7 @@ mod command;
 mod demo;
 mod kills;
 mod readers;
+mod schema;
 mod serving;
 mod slots;
 mod stand;

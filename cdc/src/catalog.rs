@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use lakeward_change::{Column, TableId, TableSchema};
+use lakeward_change::{Column, Evolution, Origin, TableId, TableSchema, evolution};
 use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
@@ -28,6 +28,10 @@ pub(crate) struct Definition {
     /// The role that may publish it, and whether we have that role's rights.
     pub(crate) owner: String,
     pub(crate) owned: bool,
+    /// Columns that are there and not captured.
+    pub(crate) left_out: BTreeSet<String>,
+    /// Columns that come are not captured either.
+    pub(crate) ignores_new: bool,
 }
 
 impl Definition {
@@ -50,7 +54,7 @@ impl Definition {
 }
 
 /// All tables a selection names: captured ones, and others with the reason.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Catalog {
     pub(crate) tables: Vec<Definition>,
     pub(crate) skipped: Vec<Skipped>,
@@ -61,13 +65,13 @@ pub(crate) struct Catalog {
 }
 
 /// A table that cannot be captured as it is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Skipped {
     pub(crate) table: TableId,
     pub(crate) obstacle: Obstacle,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Obstacle {
     pub(crate) reason: String,
     /// The SQL that takes it away.
@@ -82,7 +86,7 @@ impl Obstacle {
     }
 
     /// Not the table is in the way, but a right to it or a publication without it.
-    fn of_rights(reason: impl Into<String>, fix: impl Into<Option<String>>) -> Self {
+    pub(crate) fn of_rights(reason: impl Into<String>, fix: impl Into<Option<String>>) -> Self {
         Self { by_definition: false, ..Self::new(reason, fix) }
     }
 }
@@ -102,7 +106,7 @@ const TABLES: &str = "
             AND CASE WHEN c.relreplident = 'i' THEN i.indisreplident ELSE i.indisprimary END),
         EXISTS (SELECT FROM pg_partition_tree(c.oid) p JOIN pg_class l ON l.oid = p.relid
           WHERE c.relkind = 'p' AND l.relreplident <> 'd'),
-        pg_has_role(c.relowner, 'USAGE')
+        pg_has_role(c.relowner, 'USAGE'), coalesce(pg_relation_filenode(c.oid), 0)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
         AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
@@ -115,7 +119,8 @@ const COLUMNS: &str = "
         SELECT t.oid, b.base, CASE WHEN t.typtypmod <> -1 THEN t.typtypmod ELSE b.modifier END
         FROM pg_type t JOIN base b ON t.typtype = 'd' AND t.typbasetype = b.oid)
     SELECT a.attrelid, a.attnum, a.attname, a.attgenerated::text, a.atttypid, a.atttypmod, b.base,
-        CASE WHEN a.atttypmod <> -1 THEN a.atttypmod ELSE b.modifier END, format_type(a.atttypid, a.atttypmod)
+        CASE WHEN a.atttypmod <> -1 THEN a.atttypmod ELSE b.modifier END, format_type(a.atttypid, a.atttypmod),
+        a.atthasmissing
     FROM pg_attribute a JOIN base b ON b.oid = a.atttypid
     WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attrelid, a.attnum";
@@ -131,11 +136,13 @@ struct TableRow {
     readable: bool,
     key: Option<Vec<i16>>,
     mixed_identity: bool,
+    storage: u32,
 }
 
 struct ColumnRow {
     number: i16,
     generated: bool,
+    filled: bool,
     type_oid: u32,
     type_modifier: i32,
     base: u32,
@@ -163,6 +170,7 @@ impl Catalog {
                     readable: row.get(7),
                     key: row.get(8),
                     mixed_identity: row.get(9),
+                    storage: row.get(11),
                 });
             }
         }
@@ -173,6 +181,7 @@ impl Catalog {
             columns.entry(row.get(0)).or_default().push(ColumnRow {
                 number: row.get(1),
                 generated: !row.get::<_, String>(3).is_empty(),
+                filled: row.get(9),
                 type_oid: row.get(4),
                 type_modifier: row.get(5),
                 base,
@@ -235,9 +244,14 @@ impl Catalog {
         }
     }
 
-    /// Keeps the tables that `user` may put into a publication: an owner's right.
-    pub(crate) fn restrict_to_owned(&mut self, user: &str) {
-        for table in self.tables.extract_if(.., |table| !table.owned) {
+    /// Keeps the tables that are `published` already, and those that `user` may put into a publication: an owner's right.
+    pub(crate) fn restrict_to_owned(
+        &mut self,
+        user: &str,
+        published: &BTreeMap<TableId, Option<BTreeSet<String>>>,
+    ) {
+        let unfit = |table: &mut Definition| !table.owned && !published.contains_key(&table.schema.id);
+        for table in self.tables.extract_if(.., unfit) {
             let owner = escape_identifier(&table.owner);
             let obstacle = Obstacle::of_rights(
                 format!("it belongs to {owner}, and only an owner may publish a table"),
@@ -250,6 +264,24 @@ impl Catalog {
         }
     }
 
+    /// Tables that are defined otherwise here than in `before`, or in one of both only.
+    pub(crate) fn differing(&self, before: &Self) -> Vec<TableId> {
+        let same = |a: &Definition, b: &Definition| {
+            evolution(&a.schema, &b.schema) == Evolution::Same
+                && (&a.types, a.identity, a.partitioned) == (&b.types, b.identity, b.partitioned)
+        };
+        let ids =
+            |catalog: &Self| catalog.tables.iter().map(|t| t.schema.id.clone()).collect::<BTreeSet<_>>();
+        ids(self)
+            .union(&ids(before))
+            .filter(|id| match (before.find(id), self.find(id)) {
+                (Ok(before), Ok(now)) => !same(before, now),
+                _ => true,
+            })
+            .cloned()
+            .collect()
+    }
+
     pub(crate) fn find(&self, table: &TableId) -> Result<&Definition, CdcError> {
         let found = self.tables.iter().find(|definition| &definition.schema.id == table);
         found.ok_or_else(|| CdcError::UnknownTable(table.clone()))
@@ -258,7 +290,7 @@ impl Catalog {
 
 impl Definition {
     /// The table with some of its columns, and the names of the others; `None` if a key column is not among them.
-    fn with_columns(&self, keep: &BTreeSet<String>) -> Option<(Self, Vec<String>)> {
+    pub(crate) fn with_columns(&self, keep: &BTreeSet<String>) -> Option<(Self, Vec<String>)> {
         let kept: Vec<usize> =
             (0..self.schema.columns.len()).filter(|&i| keep.contains(&self.schema.columns[i].name)).collect();
         let key = self.schema.key.iter().map(|i| kept.iter().position(|k| k == i));
@@ -266,10 +298,15 @@ impl Definition {
             id: self.schema.id.clone(),
             columns: kept.iter().map(|&i| self.schema.columns[i].clone()).collect(),
             key: key.collect::<Option<_>>()?,
+            origin: Origin {
+                columns: kept.iter().map(|&i| self.schema.origin.columns[i]).collect(),
+                ..self.schema.origin.clone()
+            },
         };
         let all = self.schema.columns.iter().map(|column| column.name.clone());
-        let left_out = all.filter(|name| !keep.contains(name)).collect();
+        let left_out: Vec<String> = all.filter(|name| !keep.contains(name)).collect();
         let table = Self {
+            left_out: self.left_out.iter().chain(&left_out).cloned().collect(),
             schema: Arc::new(schema),
             types: kept.iter().map(|&i| self.types[i]).collect(),
             base_types: kept.iter().map(|&i| self.base_types[i]).collect(),
@@ -323,11 +360,19 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obsta
         types: published.iter().map(|c| (c.type_oid, c.type_modifier)).collect(),
         base_types: published.iter().map(|c| c.base).collect(),
         identity: table.identity,
+        left_out: BTreeSet::new(),
+        ignores_new: false,
         partitioned: table.kind == b'p',
         owner: table.owner.clone(),
         owned: table.owned,
         schema: Arc::new(TableSchema {
             id: table.id.clone(),
+            origin: Origin {
+                table: table.oid,
+                storage: table.storage,
+                columns: published.iter().map(|c| c.number).collect(),
+                filled: published.iter().filter(|c| c.filled).map(|c| c.number).collect(),
+            },
             columns: published.into_iter().map(|c| c.column).collect(),
             key,
         }),
@@ -352,6 +397,7 @@ mod tests {
                 id: TableId::new("s", "t"),
                 columns: vec![column("a"), column("b"), column("c")],
                 key: vec![2],
+                origin: Origin { columns: vec![1, 2, 3], ..Origin::default() },
             }),
             oid: 1,
             types: vec![(23, -1), (20, -1), (21, -1)],
@@ -360,6 +406,8 @@ mod tests {
             partitioned: false,
             owner: String::new(),
             owned: true,
+            left_out: BTreeSet::new(),
+            ignores_new: false,
         };
         let keep = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let (kept, left_out) = table.with_columns(&keep(&["a", "c"])).expect("key is there");

@@ -145,6 +145,7 @@ mod tests {
             id: TableId::new("s", "t"),
             columns: vec![column("id", ColumnType::Int4), column("note", ColumnType::Text)],
             key: vec![0],
+            origin: Default::default(),
         })
     }
 

@@ -46,6 +46,8 @@ pub enum CdcError {
         "the key column {column} of table {table} holds NaN, infinity or a time out of range, which the lake has no value for"
     )]
     Key { table: TableId, column: String },
+    #[error("table {table} was rewritten or emptied while its copy began; the copy is tried again")]
+    Rewritten { table: TableId },
     #[error("there is no table to capture ({skipped} were skipped); lakeward doctor says what they lack")]
     NoTables { skipped: usize },
     #[error("table {0} is not captured from this source")]
@@ -80,7 +82,11 @@ impl CdcError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Connect(source) => source.is_retryable(),
-            Self::Ended | Self::SlotInUse { .. } | Self::SlotMoved { .. } | Self::HeldUp { .. } => true,
+            Self::Ended
+            | Self::Rewritten { .. }
+            | Self::SlotInUse { .. }
+            | Self::SlotMoved { .. }
+            | Self::HeldUp { .. } => true,
             Self::Query { source, .. } => lakeward_postgres::is_retryable(source),
             Self::Replication { source, .. } => is_passing(source),
             _ => false,

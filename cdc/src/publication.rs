@@ -95,6 +95,17 @@ impl Publication {
         client.batch_execute(&sql).await.map_err(CdcError::query(format!("alter publication {quoted}")))
     }
 
+    /// Adds tables to ours.
+    pub(crate) async fn add_tables(
+        client: &Client,
+        name: &str,
+        tables: &[Definition],
+    ) -> Result<(), CdcError> {
+        let quoted = escape_identifier(name);
+        let sql = format!("ALTER PUBLICATION {quoted} ADD TABLE {}", list(tables));
+        client.batch_execute(&sql).await.map_err(CdcError::query(format!("alter publication {quoted}")))
+    }
+
     /// Drops it if it is ours.
     pub(crate) async fn drop(client: &Client, name: &str) -> Result<(), CdcError> {
         let action = || CdcError::query(format!("drop publication {}", escape_identifier(name)));

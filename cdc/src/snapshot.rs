@@ -72,6 +72,7 @@ impl Snapshot {
         batch_rows: usize,
     ) -> Result<impl Stream<Item = Result<RecordBatch, CdcError>> + Send + use<>, CdcError> {
         let (client, table) = self.begin(table).await?;
+        hold_still(&client, table).await?;
         let columns = table.column_list();
         let from = if table.partitioned {
             format!("(SELECT {columns} FROM {})", table.sql_name())
@@ -129,4 +130,21 @@ impl Snapshot {
         client.batch_execute(&begin).await.map_err(CdcError::query("use the snapshot"))?;
         Ok((client, table))
     }
+}
+
+/// Keeps the table from being rewritten or emptied during the copy. A snapshot that is older than a rewrite sees an
+/// empty table: one that came between the two is an error.
+async fn hold_still(client: &Client, table: &Definition) -> Result<(), CdcError> {
+    let id = &table.schema.id;
+    let failed = || CdcError::query(format!("lock table {id} for its copy"));
+    let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", table.sql_source());
+    client.batch_execute(&lock).await.map_err(failed())?;
+    let row = client
+        .query_opt("SELECT coalesce(pg_relation_filenode($1::oid), 0)", &[&table.oid])
+        .await
+        .map_err(failed())?;
+    if row.map(|row| row.get::<_, u32>(0)) == Some(table.schema.origin.storage) {
+        return Ok(());
+    }
+    Err(CdcError::Rewritten { table: id.clone() })
 }

@@ -1,20 +1,20 @@
 //! A Postgres database as a source of changes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use lakeward_change::{Lsn, TableId, TableSchema};
+use lakeward_change::{Lsn, Position, TableId, TableSchema};
 use pgwire_replication::ReplicationConfig;
 use tokio_postgres::Client;
 
 use crate::{
-    CdcError, PostgresStream, SlotState, SlotWal, Snapshot,
-    assembler::Assembler,
-    catalog::Catalog,
+    CdcError, PostgresStream, SchemaPolicy, SlotState, SlotWal, Snapshot, TableRule,
+    assembler::{Assembler, Followed},
+    catalog::{Catalog, Definition},
     connection::{connect, connect_replication, replication_config},
     error::sqlstate,
     pattern::Selection,
     publication::Publication,
-    slot,
+    rule, slot,
 };
 
 /// Arrow's offsets have 32 bits, and one Postgres value can be 1 GiB: chunks stay well below their sum.
@@ -33,6 +33,8 @@ pub struct PostgresOptions {
     /// Patterns `schema.table`, where `*` stands for any characters; without a dot a table of any schema. Empty: all.
     pub include: Vec<String>,
     pub exclude: Vec<String>,
+    /// What holds for some tables only.
+    pub rules: Vec<TableRule>,
     /// A chunk ends at this many rows.
     pub max_chunk_rows: usize,
     /// A chunk ends at about this size; the row that reaches it is still in it.
@@ -48,6 +50,7 @@ impl PostgresOptions {
             publication: None,
             include: Vec::new(),
             exclude: Vec::new(),
+            rules: Vec::new(),
             max_chunk_rows: 65_536,
             max_chunk_bytes: 32 << 20,
         }
@@ -74,6 +77,9 @@ pub struct PostgresSource {
     publication: String,
     system_id: String,
     timeline: u32,
+    user: String,
+    /// The catalog as it was read; and without what is ignored.
+    seen: Arc<Catalog>,
     catalog: Arc<Catalog>,
     tables: Vec<Arc<TableSchema>>,
     skipped: Vec<SkippedTable>,
@@ -96,15 +102,7 @@ impl PostgresSource {
         let mut replication = connect_replication(config.clone()).await?;
         let system = replication.identify_system().await.map_err(CdcError::replication("identify itself"))?;
 
-        let selection = Selection::new(&options.include, &options.exclude);
-        let mut catalog = Catalog::read(&client, &selection).await?;
-        match Publication::find(&client, &publication).await? {
-            Some(found) if !found.ours || slot::state(&client, &slot).await? != SlotState::Missing => {
-                catalog.restrict(&found.tables, &publication);
-            }
-            // It is about to be made, or made anew.
-            _ => catalog.restrict_to_owned(&user),
-        }
+        let catalog = Arc::new(read_catalog(&client, &options, &user, &publication).await?);
         let skipped = catalog.skipped.iter().map(|skipped| SkippedTable {
             id: skipped.table.clone(),
             reason: skipped.obstacle.to_string(),
@@ -113,7 +111,9 @@ impl PostgresSource {
         Ok(Self {
             tables: catalog.tables.iter().map(|table| Arc::clone(&table.schema)).collect(),
             skipped: skipped.collect(),
-            catalog: Arc::new(catalog),
+            seen: Arc::clone(&catalog),
+            catalog,
+            user,
             options,
             client,
             config,
@@ -162,6 +162,11 @@ impl PostgresSource {
         self.catalog.unselected.contains(table)
     }
 
+    /// What is done about changes of the table's definition.
+    pub fn policy(&self, table: &TableId) -> SchemaPolicy {
+        rule::policy(&self.options.rules, table)
+    }
+
     /// The slot was named in the options: it may be there already, and is taken as it is.
     pub fn has_named_slot(&self) -> bool {
         self.options.slot.is_some()
@@ -198,8 +203,27 @@ impl PostgresSource {
         Ok(row.map_err(CdcError::query("say what time it is"))?.get(0))
     }
 
-    /// Sees to it that the publication holds the captured tables: creates it if it is missing; one of ours whose slot
-    /// is gone gets exactly these tables.
+    /// Tables whose definitions changed since this source was opened, and those that came or went.
+    pub async fn changed_tables(&self) -> Result<Vec<TableId>, CdcError> {
+        let now = read_catalog(&self.client, &self.options, &self.user, &self.publication).await?;
+        Ok(now.differing(&self.seen))
+    }
+
+    /// Captures of a table the columns that it was captured with, whatever others come; `false` if that cannot be.
+    pub fn ignore_other_columns(&mut self, captured: &TableSchema) -> bool {
+        let keep = captured.columns.iter().map(|column| column.name.clone()).collect();
+        let mut catalog = (*self.catalog).clone();
+        let found = catalog.tables.iter_mut().find(|definition| definition.schema.id == captured.id);
+        let Some(definition) = found else { return false };
+        let Some((narrowed, _)) = definition.with_columns(&keep) else { return false };
+        *definition = Definition { ignores_new: true, ..narrowed };
+        self.tables = catalog.tables.iter().map(|table| Arc::clone(&table.schema)).collect();
+        self.catalog = Arc::new(catalog);
+        true
+    }
+
+    /// Sees to it that the publication holds the captured tables: creates it if it is missing; one of ours gets those
+    /// that it lacks, and one whose slot is gone exactly these.
     pub async fn prepare(&self) -> Result<(), CdcError> {
         let tables = &self.catalog.tables;
         if tables.is_empty() {
@@ -209,6 +233,14 @@ impl PostgresSource {
             None => Publication::create(&self.client, &self.publication, tables).await,
             Some(found) if found.ours && self.slot().await? == SlotState::Missing => {
                 Publication::set_tables(&self.client, &self.publication, tables).await
+            }
+            Some(found) if found.ours => {
+                let lacks = |table: &&Definition| !found.tables.contains_key(&table.schema.id);
+                let missing: Vec<_> = tables.iter().filter(lacks).cloned().collect();
+                if missing.is_empty() {
+                    return Ok(());
+                }
+                Publication::add_tables(&self.client, &self.publication, &missing).await
             }
             Some(_) => Ok(()),
         }
@@ -232,7 +264,12 @@ impl PostgresSource {
     }
 
     /// Streams all transactions with a final LSN at or beyond `from`, which is durable with us: Postgres is told so.
-    pub async fn stream(&self, from: Lsn, epoch: i64) -> Result<PostgresStream, CdcError> {
+    /// Follows the tables of `durable` alone, each from beyond its position and in that position's epoch.
+    pub async fn stream(
+        &self,
+        from: Lsn,
+        durable: &BTreeMap<TableId, Position>,
+    ) -> Result<PostgresStream, CdcError> {
         // A reader that just went away may still hold the slot. One that stands beyond would skip changes silently.
         match slot::wait_released(&self.client, &self.slot).await? {
             SlotState::Present { confirmed, lost: false, .. } if confirmed <= from => {}
@@ -253,7 +290,11 @@ impl PostgresSource {
             }
             return Err(CdcError::Replication { action: "start streaming".into(), source });
         }
-        let assembler = Assembler::new(self.catalog.tables.clone(), epoch);
+        let followed = self.catalog.tables.iter().filter_map(|definition| {
+            let durable = *durable.get(&definition.schema.id)?;
+            Some(Followed { definition: definition.clone(), durable })
+        });
+        let assembler = Assembler::new(followed.collect());
         let max_bytes = self.options.max_chunk_bytes.clamp(1, MAX_CHUNK_BYTES);
         Ok(PostgresStream::new(session, from, assembler, self.options.max_chunk_rows.max(1), max_bytes))
     }
@@ -268,6 +309,12 @@ impl PostgresSource {
         slot::parse_lsn(&row.get::<_, String>(0))
     }
 
+    /// Ends the session that has claimed the slot: only for one whose process cannot go on.
+    pub async fn evict(&self, pid: i32) -> Result<(), CdcError> {
+        let ended = self.client.execute("SELECT pg_terminate_backend($1)", &[&pid]).await;
+        ended.map(drop).map_err(CdcError::query(format!("end session {pid}, which holds the slot's name")))
+    }
+
     /// Drops the slot, if it is there.
     pub async fn drop_slot(&self) -> Result<(), CdcError> {
         slot::drop(&self.client, &self.slot).await
@@ -278,6 +325,26 @@ impl PostgresSource {
         self.drop_slot().await?;
         Publication::drop(&self.client, &self.publication).await
     }
+}
+
+/// The catalog's tables that are asked for and can be published.
+async fn read_catalog(
+    client: &Client,
+    options: &PostgresOptions,
+    user: &str,
+    publication: &str,
+) -> Result<Catalog, CdcError> {
+    let selection = Selection::new(&options.include, &options.exclude);
+    let mut catalog = Catalog::read(client, &selection).await?;
+    rule::leave_out(&options.rules, &mut catalog);
+    match Publication::find(client, publication).await? {
+        Some(found) if !found.ours => catalog.restrict(&found.tables, publication),
+        found => {
+            let published = found.map(|found| found.tables).unwrap_or_default();
+            catalog.restrict_to_owned(user, &published);
+        }
+    }
+    Ok(catalog)
 }
 
 /// A name of lower-case letters, digits and underscores, at most 54 long; a changed one carries a hash of the original.

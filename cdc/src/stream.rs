@@ -118,6 +118,12 @@ impl PostgresStream {
         }
     }
 
+    /// Whether a table was described a second time since the last call: its definition may have changed in ways that
+    /// descriptions do not show.
+    pub fn take_described_anew(&mut self) -> bool {
+        self.assembler.take_described_anew()
+    }
+
     /// How many values their types could not hold (NaN in a numeric, infinite times) and are null, so far.
     pub fn nulled(&self) -> u64 {
         self.assembler.nulled()

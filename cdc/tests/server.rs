@@ -1,6 +1,7 @@
 //! One Postgres for all tests, a database each.
 
 use std::{
+    collections::BTreeMap,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use futures::TryStreamExt;
 use lakeward_cdc::{
     Boundary, ChangeStream, Chunk, PostgresOptions, PostgresSource, PostgresStream, Snapshot,
 };
-use lakeward_change::{ChangeBatch, Lsn, Op, TableId};
+use lakeward_change::{ChangeBatch, Lsn, Op, Position, TableId};
 use lakeward_postgres::{EmbeddedOptions, EmbeddedPostgres};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -78,7 +79,7 @@ impl Database {
         let source = self.source().await;
         source.prepare().await.expect("a publication");
         let lsn = source.create_slot(WAIT).await.expect("a slot").lsn();
-        let stream = source.stream(lsn, EPOCH).await.expect("a stream");
+        let stream = source.stream(lsn, &followed(&source)).await.expect("a stream");
         (source, stream)
     }
 
@@ -91,6 +92,12 @@ impl Database {
         let mark = "SELECT pg_logical_emit_message(false, 'lakeward', '', true)::text";
         self.one::<String>(mark).await.parse().expect("a position")
     }
+}
+
+/// All tables of a source, from the stream's beginning on.
+pub fn followed(source: &PostgresSource) -> BTreeMap<TableId, Position> {
+    let from = Position { epoch: EPOCH, commit: 0, order: 0 };
+    source.tables().iter().map(|table| (table.id.clone(), from)).collect()
 }
 
 /// A change, for comparing: values as text, `∅` null, `?` unavailable.

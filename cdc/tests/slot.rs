@@ -3,7 +3,7 @@
 use lakeward_cdc::{CdcError, PostgresOptions, PostgresSource, SlotState};
 use lakeward_change::Lsn;
 
-use crate::server::{Database, EPOCH, WAIT};
+use crate::server::{Database, WAIT, followed};
 
 const TABLE: &str = "CREATE TABLE t(id int PRIMARY KEY);";
 
@@ -26,10 +26,11 @@ async fn a_slot_that_moved_on_is_not_streamed() {
     let SlotState::Present { confirmed, .. } = source.slot().await.expect("a state") else {
         panic!("no slot")
     };
-    let error = source.stream(Lsn(confirmed.0 - 1), EPOCH).await.err().expect("changes would be missed");
+    let error =
+        source.stream(Lsn(confirmed.0 - 1), &followed(&source)).await.err().expect("changes would be missed");
     assert!(matches!(error, CdcError::SlotMoved { .. }) && error.is_retryable(), "{error}");
     source.drop_slot().await.expect("it goes");
-    let error = source.stream(confirmed, EPOCH).await.err().expect("there is none");
+    let error = source.stream(confirmed, &followed(&source)).await.err().expect("there is none");
     assert!(matches!(error, CdcError::SlotMoved { .. }), "{error}");
 }
 

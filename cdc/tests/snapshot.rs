@@ -14,7 +14,7 @@ use arrow::{
 use lakeward_cdc::{CdcError, PostgresOptions, PostgresSource, SlotState};
 use lakeward_change::Op;
 
-use crate::server::{Database, EPOCH, WAIT, changes, copied, table};
+use crate::server::{Database, WAIT, changes, copied, followed, table};
 
 #[tokio::test]
 async fn every_type_copies_and_streams_alike() {
@@ -122,7 +122,7 @@ async fn nothing_is_lost_or_doubled_between_snapshot_and_stream() {
     for writer in writers {
         assert!(writer.await.expect("a writer") > 0);
     }
-    let mut stream = source.stream(snapshot.lsn(), EPOCH).await.expect("a stream");
+    let mut stream = source.stream(snapshot.lsn(), &followed(&source)).await.expect("a stream");
     for row in changes(&database, &mut stream).await {
         assert!(row.commit >= snapshot.lsn().as_i64());
         let (id, n) = row.values.split_once('|').expect("two values");

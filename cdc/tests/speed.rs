@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use lakeward_cdc::Chunk;
 
-use crate::server::{Database, EPOCH, WAIT, copied, read_to, table};
+use crate::server::{Database, WAIT, copied, followed, read_to, table};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
@@ -48,7 +48,7 @@ async fn speed() {
             .await;
     }
     let lsn = database.mark().await;
-    let mut stream = source.stream(from, EPOCH).await.expect("a stream");
+    let mut stream = source.stream(from, &followed(&source)).await.expect("a stream");
     let begin = Instant::now();
     let chunks = read_to(&mut stream, lsn).await;
     let took = begin.elapsed();

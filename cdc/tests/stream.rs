@@ -1,7 +1,7 @@
 use lakeward_cdc::{Boundary, CdcError, ChangeStream, PostgresOptions, PostgresSource, SlotState};
 use lakeward_change::Op;
 
-use crate::server::{Database, EPOCH, WAIT, changes, check_boundary, next, read_to, rows, rows_of_chunks};
+use crate::server::{Database, WAIT, changes, check_boundary, followed, next, read_to, rows, rows_of_chunks};
 
 const TABLE: &str = "CREATE TABLE t(id int PRIMARY KEY, note text);";
 
@@ -31,7 +31,7 @@ async fn a_confirmed_position_reaches_the_slot_and_nothing_before_it_comes_again
     .expect("the slot to move");
     stream.close().await;
     database.run("INSERT INTO t VALUES (2, 'b')").await;
-    let mut stream = source.stream(end, EPOCH).await.expect("a stream");
+    let mut stream = source.stream(end, &followed(&source)).await.expect("a stream");
     let rows = changes(&database, &mut stream).await;
     assert_eq!(rows.iter().map(|row| row.values.as_str()).collect::<Vec<_>>(), ["2|b"]);
 }
@@ -48,7 +48,7 @@ async fn an_unconfirmed_stretch_comes_again_with_the_same_positions() {
         .await;
     let first = changes(&database, &mut stream).await;
     drop(stream);
-    let mut stream = source.stream(confirmed, EPOCH).await.expect("a stream");
+    let mut stream = source.stream(confirmed, &followed(&source)).await.expect("a stream");
     assert_eq!(changes(&database, &mut stream).await, first);
     assert_eq!(first.len(), 104);
 }
@@ -57,7 +57,7 @@ async fn an_unconfirmed_stretch_comes_again_with_the_same_positions() {
 async fn one_reader_at_a_time() {
     let database = Database::create(TABLE).await;
     let (source, mut stream) = database.capture().await;
-    let error = source.stream(lakeward_change::Lsn(0), EPOCH).await.err().expect("a refusal");
+    let error = source.stream(lakeward_change::Lsn(0), &followed(&source)).await.err().expect("a refusal");
     assert!(matches!(error, CdcError::SlotInUse { .. }) && error.is_retryable(), "{error}");
     assert!(matches!(source.drop_all().await, Err(CdcError::SlotInUse { .. })));
     database.run("INSERT INTO t VALUES (1, 'a')").await;
@@ -71,7 +71,7 @@ async fn a_long_transaction_comes_in_parts() {
     let source = PostgresSource::open(options).await.expect("a source");
     source.prepare().await.expect("a publication");
     let from = source.create_slot(WAIT).await.expect("a slot").lsn();
-    let mut stream = source.stream(from, EPOCH).await.expect("a stream");
+    let mut stream = source.stream(from, &followed(&source)).await.expect("a stream");
     database.run("INSERT INTO t SELECT i, 'row ' || i FROM generate_series(1, 100000) i").await;
     let lsn = database.mark().await;
     let chunks = read_to(&mut stream, lsn).await;

@@ -9,7 +9,7 @@ use lakeward_cdc::{ChangeStream, PostgresOptions, PostgresSource};
 use lakeward_postgres::{EmbeddedOptions, EmbeddedPostgres};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-use crate::server::{EPOCH, WAIT};
+use crate::server::{WAIT, followed};
 
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::default();
@@ -60,7 +60,7 @@ async fn both_sessions_are_encrypted_and_check_the_certificate() {
         PostgresSource::open(PostgresOptions::new(url("verify-full", &trusted))).await.expect("trust");
     source.prepare().await.expect("a publication");
     let from = source.create_slot(WAIT).await.expect("a slot").lsn();
-    let mut stream = source.stream(from, EPOCH).await.expect("a stream");
+    let mut stream = source.stream(from, &followed(&source)).await.expect("a stream");
     client.batch_execute("INSERT INTO t VALUES (1)").await.expect("it runs");
     assert!(stream.next().await.expect("a chunk").num_rows() <= 1);
     let plain = "SELECT count(*) FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) \

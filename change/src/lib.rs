@@ -5,12 +5,14 @@
 
 mod batch;
 mod checksum;
+mod evolution;
 mod fold;
 mod position;
 mod schema;
 
 pub use batch::{ChangeBatch, Op};
 pub use checksum::BucketSum;
+pub use evolution::{Evolution, evolution};
 pub use fold::{FoldError, Folded, Segment, after, fold, halves, split_at_truncates};
 pub use position::{Lsn, Position};
-pub use schema::{Column, ColumnType, StoppedTable, TableId, TableSchema};
+pub use schema::{Column, ColumnType, Origin, StopCause, StoppedTable, TableId, TableSchema};

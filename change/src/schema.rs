@@ -5,6 +5,8 @@ use std::{fmt, sync::Arc};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
 
+use crate::Lsn;
+
 /// A table's name in its source.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TableId {
@@ -24,12 +26,30 @@ impl fmt::Display for TableId {
     }
 }
 
+/// Why a table is not followed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopCause {
+    /// It is another table than the one that was captured, or it is gone.
+    Definition,
+    /// It is being copied, and comes back by itself.
+    Copying,
+    /// Its rows cannot be taken in.
+    #[default]
+    Rows,
+}
+
 /// A table whose capture has stopped: what changes in it from here on does not arrive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoppedTable {
     #[serde(flatten)]
     pub id: TableId,
     pub reason: String,
+    #[serde(default)]
+    pub cause: StopCause,
+    /// All that committed before this has arrived.
+    #[serde(default)]
+    pub complete_to: Lsn,
 }
 
 /// What a column holds. Whatever has no type of its own lands as text, in the source's own output format.
@@ -91,6 +111,22 @@ pub struct TableSchema {
     pub columns: Vec<Column>,
     /// Indexes into `columns` of the key's columns, in the key's order; never empty.
     pub key: Vec<usize>,
+    #[serde(default)]
+    pub origin: Origin,
+}
+
+/// What a source knows a table by beyond names and types: it tells whether rows may have changed without messages.
+/// Zero and empty where the source cannot tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Another number is another table of the same name.
+    pub table: u32,
+    /// Another number: all rows were written anew.
+    pub storage: u32,
+    /// One number a column, never used again.
+    pub columns: Vec<i16>,
+    /// Numbers of columns that came with a value for the rows that were there before.
+    pub filled: Vec<i16>,
 }
 
 impl TableSchema {

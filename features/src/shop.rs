@@ -70,7 +70,8 @@ impl ShopNames {
         }
     }
 
-    pub(crate) fn table(&self, id: &TableId) -> Option<ShopTable> {
+    /// Which of the shop's tables this is.
+    pub fn table(&self, id: &TableId) -> Option<ShopTable> {
         ShopTable::ALL.into_iter().find(|table| self.id(*table) == id)
     }
 }

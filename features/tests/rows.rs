@@ -143,7 +143,12 @@ pub fn schema(table: ShopTable) -> Arc<TableSchema> {
             source_type: format!("{column_type:?}"),
         })
         .collect();
-    Arc::new(TableSchema { id: TableId::new("public", table.name()), columns, key: vec![0] })
+    Arc::new(TableSchema {
+        id: TableId::new("public", table.name()),
+        columns,
+        key: vec![0],
+        origin: Default::default(),
+    })
 }
 
 fn batch(table: ShopTable, columns: Vec<ArrayRef>) -> RecordBatch {

@@ -15,6 +15,7 @@ use lakeward_change::{ChangeBatch, Op, Position, TableSchema};
 use crate::silver::POSITION;
 
 pub(crate) const INGEST_DATE: &str = "_ingest_date";
+const OLD_KEY: &str = "_old_key";
 /// All columns that bronze adds to a table's own.
 pub(crate) const ADDED: [&str; 11] = [
     "_op",
@@ -26,12 +27,60 @@ pub(crate) const ADDED: [&str; 11] = [
     "_committed_at",
     "_ingested_at",
     "_unavailable",
-    "_old_key",
+    OLD_KEY,
     INGEST_DATE,
 ];
 const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
 
-pub(crate) fn schema(table: &TableSchema) -> SchemaRef {
+/// What a table's columns are called in bronze, which keeps the columns of every definition so far: a column whose
+/// type became another one has a number after its name.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    columns: Vec<String>,
+    old_key: String,
+}
+
+impl Names {
+    /// `stored`: the columns that bronze has, if there is one.
+    pub(crate) fn new(table: &TableSchema, stored: Option<&Schema>) -> Self {
+        let free = |name: &str, data_type: &DataType| {
+            let candidates = std::iter::once(name.to_owned()).chain((2..).map(|n| format!("{name}_{n}")));
+            let fits = |candidate: &String| {
+                let held = stored
+                    .iter()
+                    .flat_map(|schema| schema.fields())
+                    .find(|field| field.name().eq_ignore_ascii_case(candidate));
+                let taken = || candidate != name && table.columns.iter().any(|c| c.name == *candidate);
+                held.map_or_else(|| !taken(), |held| same_type(held.data_type(), data_type) && !taken())
+            };
+            candidates.into_iter().find(fits).unwrap_or_else(|| name.to_owned())
+        };
+        Self {
+            columns: table.columns.iter().map(|c| free(&c.name, &c.column_type.arrow())).collect(),
+            old_key: free(OLD_KEY, &DataType::Struct(old_key_fields(table))),
+        }
+    }
+}
+
+fn same_type(a: &DataType, b: &DataType) -> bool {
+    match (a, b) {
+        (DataType::Struct(a), DataType::Struct(b)) => {
+            a.len() == b.len()
+                && a.iter()
+                    .zip(b)
+                    .all(|(a, b)| a.name() == b.name() && same_type(a.data_type(), b.data_type()))
+        }
+        (a, b) => a == b,
+    }
+}
+
+/// The columns of every definition so far: those that bronze has, then the new ones.
+pub(crate) fn united(stored: &Schema, now: &Schema) -> SchemaRef {
+    let new = now.fields().iter().filter(|field| stored.field_with_name(field.name()).is_err());
+    Arc::new(Schema::new(stored.fields().iter().chain(new).cloned().collect::<Vec<_>>()))
+}
+
+pub(crate) fn schema(table: &TableSchema, names: &Names) -> SchemaRef {
     let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let types = [
         DataType::Utf8,
@@ -46,10 +95,11 @@ pub(crate) fn schema(table: &TableSchema) -> SchemaRef {
         DataType::Struct(old_key_fields(table)),
         DataType::Date32,
     ];
-    let added = ADDED.iter().zip(types).map(|(name, data_type)| Field::new(*name, data_type, true));
-    let fields: Vec<Field> =
-        table.arrow().fields().iter().map(|field| field.as_ref().clone()).chain(added).collect();
-    Arc::new(Schema::new(fields))
+    let name_of = |name: &'static str| if name == OLD_KEY { names.old_key.as_str() } else { name };
+    let added = ADDED.iter().zip(types).map(|(name, data_type)| Field::new(name_of(name), data_type, true));
+    let own = table.columns.iter().zip(&names.columns);
+    let own = own.map(|(column, name)| Field::new(name, column.column_type.arrow(), true));
+    Arc::new(Schema::new(own.chain(added).collect::<Vec<_>>()))
 }
 
 fn unavailable_field() -> Field {
@@ -63,6 +113,7 @@ fn old_key_fields(table: &TableSchema) -> Fields {
 /// Copied rows: positions before every streamed one, `first` the number of rows copied before these.
 pub(crate) fn copied(
     table: &TableSchema,
+    names: &Names,
     rows: &RecordBatch,
     at: Position,
     first: i64,
@@ -70,8 +121,9 @@ pub(crate) fn copied(
 ) -> Result<RecordBatch, ArrowError> {
     let length = rows.num_rows();
     let number = |value| Arc::new(Int64Array::from_value(value, length)) as ArrayRef;
-    let schema = schema(table);
-    let null = |name| Ok::<_, ArrowError>(new_null_array(schema.field_with_name(name)?.data_type(), length));
+    let schema = schema(table, names);
+    let null =
+        |name: &str| Ok::<_, ArrowError>(new_null_array(schema.field_with_name(name)?.data_type(), length));
     let mut columns = rows.columns().to_vec();
     columns.extend([
         Arc::new(StringArray::from(vec![Op::Read.letter(); length])) as ArrayRef,
@@ -83,23 +135,27 @@ pub(crate) fn copied(
         null("_committed_at")?,
         times(taken_at, length),
         null("_unavailable")?,
-        null("_old_key")?,
+        null(&names.old_key)?,
         dates(taken_at, length),
     ]);
     RecordBatch::try_new(schema, columns)
 }
 
 /// Streamed changes.
-pub(crate) fn streamed(changes: &ChangeBatch, ingested_at: i64) -> Result<RecordBatch, ArrowError> {
+pub(crate) fn streamed(
+    changes: &ChangeBatch,
+    names: &Names,
+    ingested_at: i64,
+) -> Result<RecordBatch, ArrowError> {
     let length = changes.num_rows();
-    let schema = schema(&changes.table);
+    let schema = schema(&changes.table, names);
     let old_keys = match &changes.old_keys {
         Some(old) => Arc::new(StructArray::try_new(
             old_key_fields(&changes.table),
             old.columns().to_vec(),
             old.nulls().cloned(),
         )?) as ArrayRef,
-        None => new_null_array(schema.field_with_name("_old_key")?.data_type(), length),
+        None => new_null_array(schema.field_with_name(&names.old_key)?.data_type(), length),
     };
     let mut columns = changes.values.columns().to_vec();
     columns.extend([
@@ -144,19 +200,25 @@ fn unavailable(changes: &ChangeBatch) -> ArrayRef {
 
 /// Bronze rows, in position order, as the changes they were; a batch ends where the epoch does.
 pub(crate) fn changes(table: &Arc<TableSchema>, rows: &RecordBatch) -> Result<Vec<ChangeBatch>, ArrowError> {
+    let names = Names::new(table, Some(&rows.schema()));
     let epochs = column(rows, POSITION[0])?.as_primitive::<Int64Type>().clone();
     let mut batches = Vec::new();
     let mut start = 0;
     for row in 1..=rows.num_rows() {
         if row == rows.num_rows() || epochs.value(row) != epochs.value(start) {
-            batches.push(batch(table, epochs.value(start), &rows.slice(start, row - start))?);
+            batches.push(batch(table, &names, epochs.value(start), &rows.slice(start, row - start))?);
             start = row;
         }
     }
     Ok(batches)
 }
 
-fn batch(table: &Arc<TableSchema>, epoch: i64, rows: &RecordBatch) -> Result<ChangeBatch, ArrowError> {
+fn batch(
+    table: &Arc<TableSchema>,
+    names: &Names,
+    epoch: i64,
+    rows: &RecordBatch,
+) -> Result<ChangeBatch, ArrowError> {
     let number = |name| Ok::<_, ArrowError>(column(rows, name)?.as_primitive::<Int64Type>().clone());
     let ops = column(rows, "_op")?
         .as_string::<i32>()
@@ -166,10 +228,10 @@ fn batch(table: &Arc<TableSchema>, epoch: i64, rows: &RecordBatch) -> Result<Cha
                 .ok_or_else(|| ArrowError::ParseError("an operation that no writer stores".to_owned()))
         })
         .collect::<Result<_, _>>()?;
-    let old_keys = column(rows, "_old_key")?.as_struct();
+    let old_keys = column(rows, &names.old_key)?.as_struct();
     let unavailable = column(rows, "_unavailable")?.as_list::<i32>();
     let values: Vec<ArrayRef> =
-        table.columns.iter().map(|c| column(rows, &c.name).cloned()).collect::<Result<_, _>>()?;
+        names.columns.iter().map(|name| column(rows, name).cloned()).collect::<Result<_, _>>()?;
     Ok(ChangeBatch {
         table: Arc::clone(table),
         epoch,

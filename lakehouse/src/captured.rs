@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use backon::Retryable;
 use lakeward_change::{
-    ChangeBatch, Position, Segment, TableId, TableSchema, after, fold, halves, split_at_truncates,
+    ChangeBatch, Evolution, Position, Segment, TableId, TableSchema, after, fold, halves, split_at_truncates,
 };
 
 use crate::{
     Lake, LakeError, Layer, WatermarkTable, bronze,
     columns::{check_columns, check_same},
     commit::{Work, backoff},
+    definition,
     half::Half,
     silver::{self, Upsert},
     table::Table,
@@ -41,6 +42,8 @@ pub struct CapturedTable {
     pub(crate) schema: Arc<TableSchema>,
     pub(crate) bronze: Half,
     pub(crate) silver: Half,
+    /// How `schema` relates to what the halves were captured under.
+    pub(crate) evolution: Evolution,
     /// A call failed or was dropped midway: what is durable must be read anew.
     pub(crate) stale: bool,
 }
@@ -62,7 +65,8 @@ impl CapturedTable {
     /// Reads what there is of the table; creates nothing.
     ///
     /// # Errors
-    /// If the store fails, the columns cannot be those of a Delta table, or differ from those captured before.
+    /// If the store fails, or the columns cannot be those of a Delta table. A changed definition is none:
+    /// [`Self::evolution`] tells of it.
     pub async fn open(lake: &Lake, source: &SourceRef, schema: Arc<TableSchema>) -> Result<Self, LakeError> {
         check_columns(&schema)?;
         let half = async |layer| {
@@ -70,12 +74,19 @@ impl CapturedTable {
             Half::open(Table::open(lake, &path).await?, source).await
         };
         let (bronze, silver) = (half(Layer::Bronze).await?, half(Layer::Silver).await?);
-        for half in [&bronze, &silver] {
-            if let Some(stored) = half.table.captured_schema()? {
-                check_same(&half.table.path, &stored, &schema)?;
-            }
-        }
-        Ok(Self { lake: lake.clone(), source: source.clone(), schema, bronze, silver, stale: false })
+        let evolution = definition::since([&bronze, &silver], &schema)?;
+        let (lake, source) = (lake.clone(), source.clone());
+        Ok(Self { lake, source, schema, bronze, silver, evolution, stale: false })
+    }
+
+    /// Makes this the writer of the owner with `term`, which every commit then carries: one with an earlier term fails
+    /// at its next commit after one of ours. With `raise` we commit at once, for an earlier owner may still be alive.
+    ///
+    /// # Errors
+    /// [`LakeError::OtherWriter`] if an owner with a later term has committed; or the store fails.
+    pub async fn own(&mut self, term: i64, raise: bool) -> Result<(), LakeError> {
+        self.bronze.own(term, raise).await?;
+        self.silver.own(term, raise).await
     }
 
     pub fn id(&self) -> &TableId {
@@ -157,9 +168,10 @@ impl CapturedTable {
         if fresh.is_empty() {
             return Ok(());
         }
+        let names = self.bronze_names();
         let rows = fresh
             .iter()
-            .map(|changes| bronze::streamed(changes, at))
+            .map(|changes| bronze::streamed(changes, &names, at))
             .collect::<Result<Vec<_>, _>>()
             .map_err(LakeError::arrow(path))?;
         let stage = || self.bronze.table.stage(&rows);
@@ -178,7 +190,9 @@ impl CapturedTable {
             match segment {
                 Segment::Truncate(position) => {
                     let at = if index == last { end } else { *position };
-                    self.silver.commit(&self.source, &Work::Replace(Vec::new()), at).await?;
+                    self.silver
+                        .commit(&self.source, &Work::Replace { files: Vec::new(), definition: None }, at)
+                        .await?;
                 }
                 Segment::Changes(changes) => self.merge_changes(changes, end).await?,
             }
@@ -223,6 +237,9 @@ impl CapturedTable {
                 return Err(LakeError::Epoch { table: table(), epoch: durable.epoch, found: batch.epoch });
             }
             check_same(&table(), &batch.table, &self.schema)?;
+            if self.evolution != Evolution::Same {
+                return Err(LakeError::NotCopied { table: table() });
+            }
             let first = batch.position(0);
             if last.is_some_and(|last| first <= last) {
                 return Err(LakeError::Order { table: table(), position: first });

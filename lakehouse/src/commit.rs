@@ -9,7 +9,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use deltalake::{
     kernel::{
-        Action, Add, Transaction,
+        Action, Add, Metadata, Transaction,
         transaction::{CommitBuilder, CommitProperties, TableReference},
     },
     protocol::{DeltaOperation, SaveMode},
@@ -28,10 +28,14 @@ pub(crate) struct Txn {
 
 /// What a commit does.
 pub(crate) enum Work<'a> {
+    /// Changes no row.
+    Nothing,
+    /// Gives the table another definition that its files fit, too.
+    Define(Box<Metadata>),
     /// Adds files.
     Append(Vec<Add>),
-    /// Removes every file, then adds some.
-    Replace(Vec<Add>),
+    /// Removes every file, then adds some, perhaps under another definition.
+    Replace { files: Vec<Add>, definition: Option<Box<Metadata>> },
     /// Removes the files with this value of the partition column, then adds some.
     ReplacePartition { column: &'a str, value: String, files: Vec<Add> },
     /// Updates, inserts and deletes rows by key; nothing but the identifiers if no row changes.
@@ -103,8 +107,14 @@ async fn outcome(table: &mut Table, txns: &[Txn]) -> Result<Outcome, LakeError> 
 
 async fn attempt(table: &Table, work: &Work<'_>, txns: &[Txn]) -> Result<DeltaTableState, LakeError> {
     let (actions, mode) = match work {
+        Work::Nothing => (Vec::new(), SaveMode::Append),
+        Work::Define(definition) => (vec![Action::Metadata(definition.as_ref().clone())], SaveMode::Append),
         Work::Append(files) => (adds(files), SaveMode::Append),
-        Work::Replace(files) => (replaced(table, files, |_| true)?, SaveMode::Overwrite),
+        Work::Replace { files, definition } => {
+            let mut actions = replaced(table, files, |_| true)?;
+            actions.extend(definition.iter().map(|definition| Action::Metadata(definition.as_ref().clone())));
+            (actions, SaveMode::Overwrite)
+        }
         Work::ReplacePartition { column, value, files } => {
             let same =
                 |partition: &Partition| partition.get(*column).is_some_and(|v| v.as_ref() == Some(value));

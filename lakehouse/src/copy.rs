@@ -5,18 +5,14 @@ use std::pin::pin;
 use arrow::array::RecordBatch;
 use deltalake::datafile::writer::DeltaWriter;
 use futures::{Stream, TryStreamExt};
-use lakeward_change::{Lsn, Position};
+use lakeward_change::{Evolution, Lsn, Position};
 
 use crate::{
     CapturedTable, LakeError, bronze,
     commit::Work,
-    silver::{self, POSITION},
-    table::{Definition, Table, abandon},
+    silver,
+    table::{Table, abandon},
 };
-
-/// Silver is copied on write, so its files are smaller: a flush rewrites those that hold a key it touches.
-const SILVER_FILE_BYTES: u64 = 32 << 20;
-const BRONZE_FILE_BYTES: u64 = 128 << 20;
 
 impl CapturedTable {
     /// Copies the table: files are written beside what there is, then one commit a half puts them in its place (in
@@ -45,16 +41,18 @@ impl CapturedTable {
         }
         self.stale = true;
         self.create().await?;
+        self.extend_bronze().await?;
         let at = Position { epoch, commit: snapshot.as_i64(), order: 0 };
-        let mut bronze = Files::new(&self.bronze.table, bronze::schema(&self.schema))?;
+        let mut bronze = Files::new(&self.bronze.table, bronze::schema(&self.schema, &self.bronze_names()))?;
         let mut silver = Files::new(&self.silver.table, silver::schema(&self.schema))?;
+        let names = self.bronze_names();
         let copied = async {
             let mut copied = 0;
             let mut rows = pin!(rows);
             while let Some(batch) = rows.try_next().await.map_err(|error| self.rows_failed(error))? {
                 let arrow = LakeError::arrow(&self.silver.table.path);
-                let changes =
-                    bronze::copied(&self.schema, &batch, at, copied as i64, taken_at).map_err(&arrow)?;
+                let changes = bronze::copied(&self.schema, &names, &batch, at, copied as i64, taken_at)
+                    .map_err(&arrow)?;
                 let current = silver::copied(&self.schema, &batch, at).map_err(&arrow)?;
                 futures::try_join!(bronze.write(changes), silver.write(current))?;
                 copied += batch.num_rows() as u64;
@@ -72,7 +70,12 @@ impl CapturedTable {
         };
         let (changes, current) = (bronze.close().await?, silver.close().await?);
         self.bronze.commit(&self.source, &Work::Append(changes), at).await?;
-        self.silver.commit(&self.source, &Work::Replace(current), at).await?;
+        let definition = match &self.evolution {
+            Evolution::Same => None,
+            _ => Some(Box::new(self.silver.table.redefined(&self.silver_definition())?)),
+        };
+        self.silver.commit(&self.source, &Work::Replace { files: current, definition }, at).await?;
+        self.evolution = Evolution::Same;
         self.stale = false;
         Ok(copied)
     }
@@ -82,25 +85,10 @@ impl CapturedTable {
     }
 
     async fn create(&mut self) -> Result<(), LakeError> {
-        let statistics = |added: &[&str]| {
-            self.schema.key_names().chain(added.iter().copied()).map(str::to_owned).collect::<Vec<_>>()
-        };
-        let bronze = Definition {
-            schema: bronze::schema(&self.schema),
-            partition: Some(bronze::INGEST_DATE),
-            statistics: Some(statistics(&[&POSITION[..], &["_committed_at"]].concat())),
-            target_file_bytes: BRONZE_FILE_BYTES,
-            captured: Some(&self.schema),
-        };
-        let silver = Definition {
-            schema: silver::schema(&self.schema),
-            partition: None,
-            statistics: Some(statistics(&POSITION)),
-            target_file_bytes: SILVER_FILE_BYTES,
-            captured: Some(&self.schema),
-        };
-        self.bronze.table.create(&bronze).await?;
-        self.silver.table.create(&silver).await
+        let definition = self.bronze_definition();
+        self.bronze.table.create(&definition).await?;
+        let definition = self.silver_definition();
+        self.silver.table.create(&definition).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! Bronze or silver of a captured table, and how far its source is durable there.
 
+use deltalake::kernel::Metadata;
 use lakeward_change::Position;
 
 use crate::{
@@ -10,23 +11,35 @@ use crate::{
 
 /// The transaction identifier of a table's epoch. It names no source, since a change of source is a new epoch.
 const EPOCH: &str = "lakeward/epoch";
+/// That of the owner's term.
+const TERM: &str = "lakeward/term";
+/// That which counts changes of the definition alone.
+const DEFINITIONS: &str = "lakeward/definitions";
 
 /// A Delta table and how far the source is durable in it.
 pub(crate) struct Half {
     pub(crate) table: Table,
     pub(crate) epoch: Option<i64>,
     pub(crate) durable: Option<Position>,
+    /// The greatest term of an owner that has committed.
+    pub(crate) term: Option<i64>,
+    /// Our own term; every commit carries it.
+    pub(crate) own_term: Option<i64>,
 }
 
 impl Half {
     pub(crate) async fn open(table: Table, source: &SourceRef) -> Result<Self, LakeError> {
-        let mut half = Self { table, epoch: None, durable: None };
+        let mut half = Self { table, epoch: None, durable: None, term: None, own_term: None };
         half.read_progress(source).await?;
         Ok(half)
     }
 
     pub(crate) async fn read_progress(&mut self, source: &SourceRef) -> Result<(), LakeError> {
         self.epoch = self.table.txn(EPOCH).await?;
+        self.term = self.table.txn(TERM).await?;
+        if self.own_term.is_some() && self.term > self.own_term {
+            return Err(LakeError::OtherWriter { table: self.table.path.clone() });
+        }
         self.durable = None;
         if let Some(epoch) = self.epoch {
             let [lsn, order] = position_ids(source, epoch);
@@ -40,6 +53,31 @@ impl Half {
 
     pub(crate) fn position(&self) -> Result<Position, LakeError> {
         self.durable.ok_or_else(|| LakeError::NotCopied { table: self.table.path.clone() })
+    }
+
+    /// Makes this the writer of a term: what a writer of an earlier one has loaded cannot be committed any more once
+    /// this one has committed. With `raise` that is at once.
+    pub(crate) async fn own(&mut self, term: i64, raise: bool) -> Result<(), LakeError> {
+        if self.term > Some(term) {
+            return Err(LakeError::OtherWriter { table: self.table.path.clone() });
+        }
+        self.own_term = Some(term);
+        if raise && self.table.state.is_some() && self.term != self.own_term {
+            commit(&mut self.table, &Work::Nothing, &[own_txn(self.term, term)]).await?;
+            self.term = self.own_term;
+        }
+        Ok(())
+    }
+
+    /// Commits another definition; how far the source is durable stays.
+    pub(crate) async fn define(&mut self, metadata: Metadata) -> Result<(), LakeError> {
+        let seen = self.table.txn(DEFINITIONS).await?;
+        let mut txns =
+            vec![Txn { app_id: DEFINITIONS.to_owned(), before: seen, after: seen.unwrap_or(0) + 1 }];
+        txns.extend(self.own_term.map(|term| own_txn(self.term, term)));
+        commit(&mut self.table, &Work::Define(Box::new(metadata)), &txns).await?;
+        self.term = self.own_term.or(self.term);
+        Ok(())
     }
 
     /// Commits work that makes the source durable up to a position.
@@ -58,11 +96,17 @@ impl Half {
         if self.epoch != Some(to.epoch) {
             txns.push(Txn { app_id: EPOCH.to_owned(), before: self.epoch, after: to.epoch });
         }
+        txns.extend(self.own_term.map(|term| own_txn(self.term, term)));
         commit(&mut self.table, work, &txns).await?;
+        self.term = self.own_term.or(self.term);
         self.epoch = Some(to.epoch);
         self.durable = Some(to);
         Ok(())
     }
+}
+
+fn own_txn(before: Option<i64>, after: i64) -> Txn {
+    Txn { app_id: TERM.to_owned(), before, after }
 }
 
 /// The final LSN of the newest transaction with durable rows here, and the last durable ordinal in it.

@@ -9,6 +9,7 @@ mod captured;
 mod columns;
 mod commit;
 mod copy;
+mod definition;
 mod error;
 mod features;
 mod fingerprint;

@@ -7,7 +7,9 @@ use deltalake::{
     DeltaTable,
     datafile::writer::{DeltaWriter, WriterConfig},
     datafusion::{catalog::TableProvider, prelude::SessionContext},
-    kernel::{Add, EagerSnapshot, StructType, engine::arrow_conversion::TryIntoKernel},
+    kernel::{
+        Add, EagerSnapshot, Metadata, MetadataExt, StructType, engine::arrow_conversion::TryIntoKernel,
+    },
     logstore::{LogStore, LogStoreRef},
     operations::{create::CreateBuilder, get_num_idx_cols_and_stats_columns},
     protocol::SaveMode,
@@ -30,13 +32,13 @@ pub(crate) struct Table {
 }
 
 /// How a table is made.
-pub(crate) struct Definition<'a> {
+pub(crate) struct Definition {
     pub(crate) schema: SchemaRef,
-    pub(crate) partition: Option<&'a str>,
+    pub(crate) partition: Option<&'static str>,
     /// Columns that files are skipped by; the first ones if none are named.
     pub(crate) statistics: Option<Vec<String>>,
     pub(crate) target_file_bytes: u64,
-    pub(crate) captured: Option<&'a TableSchema>,
+    pub(crate) captured: Option<Arc<TableSchema>>,
 }
 
 impl Table {
@@ -95,29 +97,17 @@ impl Table {
     }
 
     /// Creates the table if it is missing.
-    pub(crate) async fn create(&mut self, definition: &Definition<'_>) -> Result<(), LakeError> {
+    pub(crate) async fn create(&mut self, definition: &Definition) -> Result<(), LakeError> {
         if self.state.is_some() {
             return Ok(());
         }
-        let captured =
-            definition.captured.map(serde_json::to_string).transpose().map_err(|error| {
-                LakeError::Damaged { table: self.path.clone(), reason: error.to_string() }
-            })?;
-        let schema: StructType =
-            definition.schema.as_ref().try_into_kernel().map_err(LakeError::arrow(&self.path))?;
-        let properties = [
-            ("delta.checkpointInterval", Some("20".to_owned())),
-            ("delta.enableExpiredLogCleanup", Some("false".to_owned())),
-            ("delta.targetFileSize", Some(definition.target_file_bytes.to_string())),
-            ("delta.dataSkippingStatsColumns", definition.statistics.as_ref().map(|names| names.join(","))),
-            (DEFINITION, captured),
-        ];
+        let (schema, properties) = (self.kernel_schema(definition)?, self.properties(definition)?);
         let created = CreateBuilder::new()
             .with_log_store(Arc::clone(&self.log_store))
             .with_columns(schema.fields().cloned())
             .with_partition_columns(definition.partition)
             .with_raise_if_key_not_exists(false)
-            .with_configuration(properties.into_iter().filter(|(_, value)| value.is_some()))
+            .with_configuration(properties.map(|(key, value)| (key, Some(value))))
             .with_save_mode(SaveMode::Ignore)
             .await;
         // The answer may be lost though the table was made: what is there decides.
@@ -126,6 +116,44 @@ impl Table {
             Err(error) if self.state.is_none() => Err(LakeError::delta(&self.path, "created")(error)),
             _ => Ok(()),
         }
+    }
+
+    /// What gives the table another definition; its partitioning stays.
+    pub(crate) fn redefined(&self, definition: &Definition) -> Result<Metadata, LakeError> {
+        let failed = || LakeError::delta(&self.path, "redefined");
+        let metadata = self.loaded()?.metadata().clone();
+        let metadata =
+            metadata.with_schema(&self.kernel_schema(definition)?).map_err(|error| failed()(error.into()))?;
+        self.properties(definition)?
+            .try_fold(metadata, |metadata, (key, value)| metadata.add_config_key(key.to_owned(), value))
+            .map_err(|error| failed()(error.into()))
+    }
+
+    fn kernel_schema(&self, definition: &Definition) -> Result<StructType, LakeError> {
+        definition.schema.as_ref().try_into_kernel().map_err(LakeError::arrow(&self.path))
+    }
+
+    fn properties(
+        &self,
+        definition: &Definition,
+    ) -> Result<impl Iterator<Item = (&'static str, String)> + use<>, LakeError> {
+        let captured =
+            definition.captured.as_deref().map(serde_json::to_string).transpose().map_err(|error| {
+                LakeError::Damaged { table: self.path.clone(), reason: error.to_string() }
+            })?;
+        let properties = [
+            ("delta.checkpointInterval", Some("20".to_owned())),
+            ("delta.enableExpiredLogCleanup", Some("false".to_owned())),
+            ("delta.targetFileSize", Some(definition.target_file_bytes.to_string())),
+            ("delta.dataSkippingStatsColumns", definition.statistics.as_ref().map(|names| names.join(","))),
+            (DEFINITION, captured),
+        ];
+        Ok(properties.into_iter().filter_map(|(key, value)| Some((key, value?))))
+    }
+
+    /// The columns that the table has, if there is one.
+    pub(crate) fn arrow_schema(&self) -> Option<SchemaRef> {
+        self.state.as_ref().map(|state| state.snapshot().arrow_schema())
     }
 
     pub(crate) fn captured_schema(&self) -> Result<Option<TableSchema>, LakeError> {

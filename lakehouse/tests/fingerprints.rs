@@ -109,7 +109,12 @@ async fn every_type_has_its_canonical_text() {
     let mut columns = vec![column("id".into(), ColumnType::Int8)];
     columns.extend(types.iter().enumerate().map(|(i, (t, ..))| column(format!("c{i}"), *t)));
     // The key's order is not the columns'.
-    let schema = Arc::new(TableSchema { id: TableId::new("public", "all"), columns, key: vec![9, 0] });
+    let schema = Arc::new(TableSchema {
+        id: TableId::new("public", "all"),
+        columns,
+        key: vec![9, 0],
+        origin: Default::default(),
+    });
     let mut values: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![-1, 2]))];
     values.extend(types.iter().map(|(_, array, _)| array.slice(0, 2)));
     let whole = RecordBatch::try_new(schema.arrow(), values).unwrap();

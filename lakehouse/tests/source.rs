@@ -168,6 +168,7 @@ pub fn table() -> Arc<TableSchema> {
             column("at", ColumnType::Timestamp { zoned: true }),
         ],
         key: vec![0],
+        origin: Default::default(),
     })
 }
 

@@ -1,58 +1,170 @@
-//! The first copy of all tables, within one exported snapshot.
+//! Copies of tables, within one exported snapshot.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use backon::BackoffBuilder;
 use futures::{StreamExt, TryStreamExt, stream};
-use lakeward_cdc::{CdcError, Snapshot};
-use lakeward_change::StoppedTable;
-use lakeward_lakehouse::{CapturedTable, LakeError};
+use lakeward_cdc::{CdcError, PostgresSource, Snapshot};
+use lakeward_change::{StopCause, StoppedTable, TableId};
+use lakeward_lakehouse::{CapturedTable, Lake, LakeError, SourceRef};
 
-use crate::{Event, Observer, PipelineError};
+use crate::{
+    Event, Observer, Options, PipelineError,
+    error::{LONGEST_DELAY, chain, retry_delays},
+};
 
 /// Rows a batch of the copy holds.
 const BATCH_ROWS: usize = 32 * 1024;
+/// A new slot waits for every transaction that is open: this long, then it is said who holds it up.
+pub(crate) const SLOT_WAIT: Duration = Duration::from_secs(120);
 
-/// Copies every table at a snapshot that was `taken_at` (microseconds UTC), `parallel` at a time; each lands whole in one
-/// commit or not at all. A table whose keys the lake cannot hold is given back as stopped.
-pub(crate) async fn copy_all(
-    snapshot: &Snapshot,
-    tables: Vec<CapturedTable>,
-    epoch: i64,
-    taken_at: i64,
-    parallel: usize,
-    observer: &Observer,
-) -> Result<(Vec<CapturedTable>, Vec<StoppedTable>), PipelineError> {
-    observer(Event::CopyStarted { tables: tables.len(), snapshot: snapshot.lsn() });
-    let copied: Vec<Result<CapturedTable, StoppedTable>> = stream::iter(tables)
-        .map(async |mut table| {
-            let id = table.id().clone();
-            let rows = snapshot.copy(&id, BATCH_ROWS).await?;
-            let progress = {
-                let (observer, id) = (Arc::clone(observer), id.clone());
-                move |rows| observer(Event::CopyProgress { table: id.clone(), rows })
-            };
-            match table.copy(epoch, snapshot.lsn(), taken_at, rows, &progress).await {
-                Ok(rows) => {
-                    observer(Event::CopyFinished { table: id, rows });
-                    Ok::<_, PipelineError>(Ok(table))
+/// What came of a copy.
+#[derive(Debug, Default)]
+pub(crate) struct Copied {
+    pub(crate) rows: BTreeMap<TableId, u64>,
+    /// Tables whose keys the lake cannot hold.
+    pub(crate) unfit: Vec<StoppedTable>,
+}
+
+/// What a copy needs, wherever it runs.
+#[derive(Clone)]
+pub(crate) struct Copying {
+    pub(crate) lake: Arc<Lake>,
+    pub(crate) options: Options,
+    pub(crate) observer: Observer,
+    pub(crate) term: i64,
+}
+
+impl Copying {
+    /// Copies tables at a snapshot of their own, over connections of its own; passing failures are retried without
+    /// end. Each table then stands at that snapshot, in a new epoch.
+    pub(crate) async fn anew(self, tables: BTreeSet<TableId>) -> Result<Copied, PipelineError> {
+        let (mut before, mut total) = (None, Copied::default());
+        let mut delays = retry_delays().build();
+        loop {
+            match self.once(&tables, &mut before, &mut total).await {
+                Err(error) if error.is_retryable() => {
+                    let delay = delays.next().unwrap_or(LONGEST_DELAY);
+                    let reason = chain(&error);
+                    (self.observer)(Event::Retrying { reason, seconds: delay.as_secs_f64() });
+                    tokio::time::sleep(delay).await;
                 }
-                Err(LakeError::Rows { source, .. })
-                    if matches!(source.downcast_ref(), Some(CdcError::Key { .. })) =>
-                {
-                    Ok(Err(StoppedTable { id, reason: source.to_string() }))
-                }
-                Err(error) => Err(error.into()),
+                ended => return ended.map(|()| total),
             }
-        })
-        .buffered(parallel)
-        .try_collect()
-        .await?;
-    let (mut tables, mut stopped) = (Vec::new(), Vec::new());
-    for result in copied {
-        match result {
-            Ok(table) => tables.push(table),
-            Err(table) => stopped.push(table),
         }
     }
-    Ok((tables, stopped))
+
+    /// `before` has the tables' epochs before the first try: what is beyond them is copied already.
+    async fn once(
+        &self,
+        wanted: &BTreeSet<TableId>,
+        before: &mut Option<BTreeMap<TableId, i64>>,
+        total: &mut Copied,
+    ) -> Result<(), PipelineError> {
+        let source = PostgresSource::open(self.options.postgres.clone()).await?;
+        source.prepare().await?;
+        let mut tables = Vec::new();
+        for table in self.open_tables(&source, Some(wanted)).await? {
+            let known = before.as_ref().and_then(|epochs| epochs.get(table.id()));
+            if known.is_none_or(|known| table.durable().is_none_or(|durable| durable.epoch <= *known)) {
+                tables.push(table);
+            }
+        }
+        if before.is_none() {
+            let epoch = |table: &CapturedTable| (table.id().clone(), table.epoch().unwrap_or(0));
+            *before = Some(tables.iter().map(epoch).collect());
+        }
+        let taken_at = source.now().await?;
+        let snapshot = source.temporary_snapshot(SLOT_WAIT).await?;
+        self.at(&snapshot, tables, taken_at, total).await
+    }
+
+    /// The source's tables as the lake has them, those that are `wanted`; a table that cannot be one of the lake's is
+    /// left out, and that is told.
+    pub(crate) async fn open_tables(
+        &self,
+        source: &PostgresSource,
+        wanted: Option<&BTreeSet<TableId>>,
+    ) -> Result<Vec<CapturedTable>, PipelineError> {
+        let reference = reference(source);
+        let mut tables = Vec::new();
+        for schema in source.tables() {
+            if wanted.is_some_and(|wanted| !wanted.contains(&schema.id)) {
+                continue;
+            }
+            match CapturedTable::open(&self.lake, &reference, Arc::clone(schema)).await {
+                Ok(mut table) => {
+                    table.own(self.term, false).await?;
+                    tables.push(table);
+                }
+                Err(error @ LakeError::Column { .. }) => {
+                    let skipped = Event::Skipped { table: schema.id.clone(), reason: error.to_string() };
+                    (self.observer)(skipped);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Copies tables at a snapshot that was `taken_at` (microseconds UTC), some at a time; each lands whole in one
+    /// commit or not at all.
+    pub(crate) async fn at(
+        &self,
+        snapshot: &Snapshot,
+        tables: Vec<CapturedTable>,
+        taken_at: i64,
+        total: &mut Copied,
+    ) -> Result<(), PipelineError> {
+        (self.observer)(Event::CopyStarted { tables: tables.len(), snapshot: snapshot.lsn() });
+        let mut copies = stream::iter(tables)
+            .map(|table| self.copy(snapshot, table, taken_at))
+            .buffer_unordered(self.options.copy_parallel);
+        while let Some(copied) = copies.try_next().await? {
+            match copied {
+                Ok((id, rows)) => drop(total.rows.insert(id, rows)),
+                Err(unfit) => total.unfit.push(unfit),
+            }
+        }
+        if snapshot.nulled() > 0 {
+            (self.observer)(Event::Nulled { values: snapshot.nulled() });
+        }
+        Ok(())
+    }
+
+    async fn copy(
+        &self,
+        snapshot: &Snapshot,
+        mut table: CapturedTable,
+        taken_at: i64,
+    ) -> Result<Result<(TableId, u64), StoppedTable>, PipelineError> {
+        let id = table.id().clone();
+        let epoch = table.epoch().map_or(1, |seen| seen + 1);
+        let rows = snapshot.copy(&id, BATCH_ROWS).await?;
+        let progress = {
+            let (observer, id) = (Arc::clone(&self.observer), id.clone());
+            move |rows| observer(Event::CopyProgress { table: id.clone(), rows })
+        };
+        match table.copy(epoch, snapshot.lsn(), taken_at, rows, &progress).await {
+            Ok(rows) => {
+                (self.observer)(Event::CopyFinished { table: id.clone(), rows });
+                Ok(Ok((id, rows)))
+            }
+            Err(LakeError::Rows { source, .. })
+                if matches!(source.downcast_ref(), Some(CdcError::Key { .. })) =>
+            {
+                let (reason, complete_to) = (source.to_string(), snapshot.lsn());
+                Ok(Err(StoppedTable { id, reason, cause: StopCause::Rows, complete_to }))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+pub(crate) fn reference(source: &PostgresSource) -> SourceRef {
+    SourceRef { name: source.name().to_owned(), system_id: source.system_id().to_owned() }
 }

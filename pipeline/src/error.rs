@@ -1,5 +1,8 @@
 //! What can go wrong between a source and the lake.
 
+use std::time::Duration;
+
+use backon::ExponentialBuilder;
 use lakeward_cdc::CdcError;
 use lakeward_change::Lsn;
 use lakeward_lakehouse::LakeError;
@@ -50,6 +53,18 @@ impl PipelineError {
             | Self::SlotLost { .. } => false,
         }
     }
+}
+
+/// The longest pause before another try.
+pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(15);
+
+/// The pauses between tries of what has failed and may pass; there is no last one.
+pub(crate) fn retry_delays() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(250))
+        .with_max_delay(LONGEST_DELAY)
+        .with_jitter()
+        .without_max_times()
 }
 
 /// An error with its causes, on one line.

@@ -28,6 +28,11 @@ pub enum Event {
     Lost {
         reason: String,
     },
+    /// A table is copied anew while the others are followed.
+    Copying {
+        table: TableId,
+        reason: String,
+    },
     /// The copy of all tables within one snapshot begins.
     CopyStarted {
         tables: usize,

@@ -5,6 +5,7 @@
 //! row in `ops/watermarks` says so, and only then is the source told that it may forget.
 
 mod budget;
+mod copies;
 mod copy;
 mod error;
 mod event;

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use lakeward_cdc::{PostgresSource, SlotState, Snapshot, key_values};
-use lakeward_change::{Lsn, StoppedTable, TableSchema};
+use lakeward_cdc::{PostgresSource, SchemaPolicy, SlotState, Snapshot, key_values};
+use lakeward_change::{Lsn, StopCause, StoppedTable, TableSchema};
 use lakeward_lakehouse::{Lake, LakeError, Watermark, WatermarkTable};
 use lakeward_postgres::{Control, CutState};
 use serde::Serialize;
@@ -77,9 +77,16 @@ pub async fn reconcile(
     waits: Waits,
     observer: &Observer,
 ) -> Result<ReconcileReport, PipelineError> {
-    let source = PostgresSource::open(options.postgres.clone()).await?;
-    if lake.latest_watermark(Some(source.name())).await?.is_none() {
+    let mut source = PostgresSource::open(options.postgres.clone()).await?;
+    let Some(newest) = lake.latest_watermark(Some(source.name())).await? else {
         return Err(PipelineError::NothingCaptured { source_name: source.name().to_owned() });
+    };
+    for (id, entry) in &newest.tables {
+        if source.policy(id) == SchemaPolicy::Ignore
+            && let Some(captured) = lake.definition(&entry.silver_path).await?
+        {
+            source.ignore_other_columns(&captured);
+        }
     }
     let running = matches!(source.slot().await?, SlotState::Present { active_pid: Some(_), .. });
     let (snapshot, watermark) = if running {
@@ -94,7 +101,13 @@ pub async fn reconcile(
         let Some(schema) = source.tables().iter().find(|schema| schema.id == *id) else {
             let reason =
                 "it is not there, not chosen or not to be read, for the role and the patterns given here";
-            not_compared.push(StoppedTable { id: id.clone(), reason: reason.to_owned() });
+            let (id, reason) = (id.clone(), reason.to_owned());
+            not_compared.push(StoppedTable {
+                id,
+                reason,
+                cause: StopCause::Rows,
+                complete_to: watermark.lsn,
+            });
             continue;
         };
         match lake.check_definition(&entry.silver_path, schema).await {

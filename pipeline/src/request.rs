@@ -8,10 +8,10 @@ use std::{sync::Arc, time::Duration};
 
 use lakeward_change::Lsn;
 use lakeward_lakehouse::Watermark;
-use lakeward_postgres::{Control, CutState};
+use lakeward_postgres::{Control, CutState, LEASE, TableRequest};
 use tokio::time::{Instant, timeout};
 
-use crate::{error::chain, progress::Progress};
+use crate::{PipelineError, error::chain, progress::Progress};
 
 /// Reading never stands still longer than this for someone's snapshot.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -28,6 +28,9 @@ pub(crate) struct Requests {
     /// The control database failed: it is left alone so long.
     rest_until: Option<Instant>,
     report_at: Instant,
+    term: Option<i64>,
+    renew_at: Instant,
+    requests_at: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +54,12 @@ pub(crate) enum Request {
 }
 
 impl Requests {
-    pub(crate) fn new(control: Arc<Control>, source: &str) -> Self {
+    /// `term` is that of the lease to renew.
+    pub(crate) fn new(control: Arc<Control>, source: &str, term: Option<i64>) -> Self {
         Self {
+            term,
+            renew_at: Instant::now(),
+            requests_at: Instant::now(),
             control,
             source: source.to_owned(),
             state: State::Nothing,
@@ -141,6 +148,40 @@ impl Requests {
         let state = serde_json::to_value(progress()).unwrap_or_default();
         // What fails here fails in the next look at the requests, too, and is told there.
         let _ = timeout(PATIENCE, self.control.report_ingester(&self.source, &state)).await;
+    }
+
+    /// Says now and then that the source's owner is alive. Capture goes on where that cannot be said: the slot has one
+    /// reader, and the tables' terms keep a stale owner out.
+    ///
+    /// # Errors
+    /// Another owner has taken over.
+    pub(crate) async fn renew_lease(&mut self) -> Result<(), PipelineError> {
+        let now = Instant::now();
+        let Some(term) = self.term.filter(|_| now >= self.renew_at) else { return Ok(()) };
+        self.renew_at = now + LEASE / 4;
+        match timeout(PATIENCE, self.control.renew_lease(&self.source, term)).await {
+            Ok(Err(lost @ lakeward_postgres::Error::LeaseLost { .. })) => Err(lost.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The open requests that concern tables, about once a second.
+    pub(crate) async fn table_requests(&mut self) -> Vec<TableRequest> {
+        let now = Instant::now();
+        if now < self.requests_at || self.rest_until.is_some_and(|until| now < until) {
+            return Vec::new();
+        }
+        self.requests_at = now + REPORT;
+        // A failure shows in the next look at the cuts, too, and is told there.
+        let open = timeout(PATIENCE, self.control.open_table_requests(&self.source)).await;
+        open.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    pub(crate) async fn answer_table(&self, request: i64, answer: Result<&serde_json::Value, &str>) {
+        let answered = timeout(PATIENCE, self.control.answer_table_request(request, answer)).await;
+        if !matches!(answered, Ok(Ok(()))) {
+            tracing::warn!("request {request} is fulfilled, but the control database cannot be told");
+        }
     }
 
     async fn look(&mut self, routed: Lsn, open: bool) -> Result<Request, lakeward_postgres::Error> {

@@ -1,7 +1,7 @@
 //! Where a pipeline begins: what the lake holds against what the slot still remembers.
 
-use lakeward_cdc::SlotState;
-use lakeward_change::Lsn;
+use lakeward_cdc::{SchemaPolicy, SlotState};
+use lakeward_change::{Evolution, Lsn, Position, TableId};
 use lakeward_lakehouse::Watermark;
 
 /// What the source says of itself.
@@ -16,25 +16,24 @@ pub(crate) struct Origin<'a> {
 /// How to begin.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// Go on from the newest watermark.
+    /// With the slot that is there.
     Resume,
-    /// Copy all tables as a new generation.
-    Copy { epoch: i64, lost: Option<String> },
+    /// With a new slot, and a copy of all tables.
+    Anew { lost: Option<String> },
 }
 
-/// Decides by the newest watermark, the slot, and the next epoch that no table of the source has seen.
-pub(crate) fn decide(
-    watermark: Option<&Watermark>,
-    slot: &SlotState,
-    origin: &Origin<'_>,
-    next_epoch: i64,
-) -> Start {
-    let next = next_epoch.max(watermark.map_or(1, |watermark| watermark.epoch + 1));
-    let Some(watermark) = watermark else {
-        // A slot without a watermark is a first copy that did not finish.
-        return Start::Copy { epoch: next, lost: None };
-    };
-    let lost = if watermark.system_id != origin.system_id {
+/// Decides by the newest watermark and the slot.
+pub(crate) fn decide(watermark: Option<&Watermark>, slot: &SlotState, origin: &Origin<'_>) -> Start {
+    let lost = watermark.and_then(|watermark| lost(watermark, slot, origin));
+    match slot {
+        SlotState::Present { lost: false, .. } if lost.is_none() => Start::Resume,
+        _ => Start::Anew { lost },
+    }
+}
+
+/// What makes the slot's changes not those that follow the watermark.
+fn lost(watermark: &Watermark, slot: &SlotState, origin: &Origin<'_>) -> Option<String> {
+    if watermark.system_id != origin.system_id {
         Some(format!(
             "the server is another one: system {} instead of {}",
             origin.system_id, watermark.system_id
@@ -57,22 +56,76 @@ pub(crate) fn decide(
             SlotState::Present { lost: true, .. } => {
                 Some("the server has invalidated the replication slot: its log was removed".to_owned())
             }
-            SlotState::Present { confirmed, .. } if *confirmed > watermark.lsn => Some(format!(
-                "the slot stands at {confirmed}, beyond the lake's watermark {}: someone else has read from it",
-                watermark.lsn
-            )),
             SlotState::Present { .. } => None,
         }
-    };
-    match lost {
-        None => Start::Resume,
-        lost => Start::Copy { epoch: next, lost },
     }
+}
+
+/// What to do with a table.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// All that committed before is durable.
+    Follow(Lsn),
+    /// The same, once the lake has the columns that came.
+    Extend(Lsn),
+    /// Without the columns that came.
+    Narrow(String),
+    Copy(String),
+    Stop(String),
+}
+
+/// Decides for one table: `evolution` of its definition since it was captured; up to where it is `complete` in the
+/// lake, if there is a whole copy; up to where the slot may have `forgotten`.
+pub(crate) fn step(
+    policy: SchemaPolicy,
+    evolution: &Evolution,
+    complete: Option<Lsn>,
+    forgotten: Lsn,
+) -> Step {
+    let complete = match complete {
+        None => return Step::Copy("the lake has no whole copy of it yet".into()),
+        Some(complete) if complete < forgotten => Err(format!(
+            "the slot stands at {forgotten}, beyond {complete}, up to where the lake has the table"
+        )),
+        Some(complete) => Ok(complete),
+    };
+    match (evolution, policy, complete) {
+        (Evolution::Replaced(reason), SchemaPolicy::Follow, _) => Step::Copy(reason.clone()),
+        (Evolution::Replaced(reason), SchemaPolicy::Ignore, _) => Step::Narrow(reason.clone()),
+        (Evolution::Replaced(reason), SchemaPolicy::Stop, _) => Step::Stop(reason.clone()),
+        (Evolution::Extended, SchemaPolicy::Stop, _) => Step::Stop("columns were added".into()),
+        (_, _, Err(gap)) => Step::Copy(gap),
+        (Evolution::Extended, SchemaPolicy::Ignore, _) => Step::Narrow("columns were added".into()),
+        (Evolution::Extended, SchemaPolicy::Follow, Ok(complete)) => Step::Extend(complete),
+        (Evolution::Same, _, Ok(complete)) => Step::Follow(complete),
+    }
+}
+
+/// Up to where a table is complete: all that committed before is durable. A table's own position tells the last change
+/// it had, a watermark that there was none since.
+pub(crate) fn complete_to(
+    table: &TableId,
+    durable: Option<Position>,
+    watermark: Option<&Watermark>,
+) -> Option<Lsn> {
+    let durable = durable?;
+    let own = Lsn::from_i64(durable.commit);
+    let entry = watermark.and_then(|watermark| {
+        let entry = watermark.tables.get(table)?;
+        (entry.epoch == durable.epoch).then_some(watermark.lsn)
+    });
+    let stopped = watermark.and_then(|watermark| {
+        watermark.stopped.iter().find(|stopped| stopped.id == *table).map(|stopped| stopped.complete_to)
+    });
+    Some(own).max(entry).max(stopped)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use lakeward_change::{StopCause, StoppedTable};
+    use lakeward_lakehouse::WatermarkTable;
 
     use super::*;
 
@@ -100,40 +153,70 @@ mod tests {
 
     fn lost(start: Start) -> String {
         match start {
-            Start::Copy { epoch: 4, lost: Some(reason), .. } => reason,
-            other => panic!("expected a new epoch with a reason, got {other:?}"),
+            Start::Anew { lost: Some(reason) } => reason,
+            other => panic!("expected a new slot with a reason, got {other:?}"),
         }
     }
 
     #[test]
-    fn resumes_from_the_watermark_when_the_slot_is_not_beyond_it() {
-        let start = decide(Some(&watermark()), &slot(90), &origin(200), 4);
-        assert_eq!(start, Start::Resume);
-    }
-
-    #[test]
-    fn nothing_captured_yet_is_a_first_copy() {
-        let start = decide(None, &SlotState::Missing, &origin(200), 1);
-        assert_eq!(start, Start::Copy { epoch: 1, lost: None });
-    }
-
-    #[test]
-    fn an_unfinished_first_copy_starts_over_under_a_new_epoch() {
-        let start = decide(None, &slot(90), &origin(200), 2);
-        assert_eq!(start, Start::Copy { epoch: 2, lost: None });
+    fn a_slot_that_is_there_is_read_on() {
+        assert_eq!(decide(Some(&watermark()), &slot(90), &origin(200)), Start::Resume);
+        assert_eq!(decide(None, &slot(90), &origin(200)), Start::Resume, "a first copy that did not finish");
+        assert_eq!(decide(None, &SlotState::Missing, &origin(200)), Start::Anew { lost: None });
     }
 
     #[test]
     fn whatever_was_lost_is_said_and_copied_anew() {
         let w = watermark();
-        assert!(lost(decide(Some(&w), &SlotState::Missing, &origin(200), 4)).contains("slot is gone"));
-        assert!(lost(decide(Some(&w), &slot(101), &origin(200), 4)).contains("beyond"));
-        assert!(lost(decide(Some(&w), &slot(90), &origin(99), 4)).contains("backup"));
+        assert!(lost(decide(Some(&w), &SlotState::Missing, &origin(200))).contains("slot is gone"));
+        assert!(lost(decide(Some(&w), &slot(90), &origin(99))).contains("backup"));
         let invalid = SlotState::Present { confirmed: Lsn(90), active_pid: None, lost: true };
-        assert!(lost(decide(Some(&w), &invalid, &origin(200), 4)).contains("invalidated"));
+        assert!(lost(decide(Some(&w), &invalid, &origin(200))).contains("invalidated"));
         let other = Origin { system_id: "8", ..origin(200) };
-        assert!(lost(decide(Some(&w), &slot(90), &other, 4)).contains("another"));
+        assert!(lost(decide(Some(&w), &slot(90), &other)).contains("another"));
         let promoted = Origin { timeline: 2, ..origin(200) };
-        assert!(lost(decide(Some(&w), &slot(90), &promoted, 4)).contains("timeline 2"));
+        assert!(lost(decide(Some(&w), &slot(90), &promoted)).contains("timeline 2"));
+    }
+
+    #[test]
+    fn a_table_is_complete_up_to_its_copy_its_last_change_or_the_watermark() {
+        let (a, b) = (TableId::new("s", "a"), TableId::new("s", "b"));
+        let mut w = watermark();
+        let entry = WatermarkTable {
+            epoch: 3,
+            bronze_path: String::new(),
+            bronze_version: 0,
+            silver_path: String::new(),
+            silver_version: 0,
+            key: Vec::new(),
+        };
+        w.tables.insert(a.clone(), entry);
+        let (id, reason) = (b.clone(), String::new());
+        w.stopped.push(StoppedTable { id, reason, cause: StopCause::Definition, complete_to: Lsn(70) });
+        let durable = |epoch, commit| Some(Position { epoch, commit, order: 0 });
+        assert_eq!(complete_to(&a, durable(3, 40), Some(&w)), Some(Lsn(100)));
+        assert_eq!(complete_to(&a, durable(3, 140), Some(&w)), Some(Lsn(140)));
+        assert_eq!(complete_to(&a, durable(4, 90), Some(&w)), Some(Lsn(90)), "copied anew since");
+        assert_eq!(complete_to(&b, durable(3, 40), Some(&w)), Some(Lsn(70)));
+        assert_eq!(complete_to(&a, durable(3, 40), None), Some(Lsn(40)));
+        assert_eq!(complete_to(&a, None, Some(&w)), None);
+    }
+
+    #[test]
+    fn a_table_is_followed_extended_copied_or_stopped() {
+        let replaced = Evolution::Replaced("why".into());
+        let all = [SchemaPolicy::Follow, SchemaPolicy::Ignore, SchemaPolicy::Stop];
+        for policy in all {
+            assert_eq!(step(policy, &Evolution::Same, Some(Lsn(5)), Lsn(5)), Step::Follow(Lsn(5)));
+            assert!(matches!(step(policy, &Evolution::Same, Some(Lsn(4)), Lsn(5)), Step::Copy(_)));
+            assert!(matches!(step(policy, &Evolution::Same, None, Lsn(5)), Step::Copy(_)));
+        }
+        let steps = |evolution| all.map(|policy| step(policy, evolution, Some(Lsn(5)), Lsn(5)));
+        let [follow, ignore, stop] = steps(&replaced);
+        assert_eq!(follow, Step::Copy("why".into()));
+        assert!(matches!((ignore, stop), (Step::Narrow(_), Step::Stop(_))));
+        let [follow, ignore, stop] = steps(&Evolution::Extended);
+        assert_eq!(follow, Step::Extend(Lsn(5)));
+        assert!(matches!((ignore, stop), (Step::Narrow(_), Step::Stop(_))));
     }
 }

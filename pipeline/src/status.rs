@@ -122,8 +122,8 @@ fn findings(
     }
     for table in watermark.iter().flat_map(|watermark| &watermark.stopped) {
         findings.push(format!(
-            "{} has stopped: {}; `lakeward source drop`, then `lakeward ingest` into another lake copies it anew",
-            table.id, table.reason
+            "{} is not in the newest cut: {}; `lakeward table resync {}` copies it anew",
+            table.id, table.reason, table.id
         ));
     }
     findings

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use futures::future::{BoxFuture, OptionFuture};
-use lakeward_cdc::{Boundary, ChangeStream, Chunk, PostgresSource, PostgresStream};
-use lakeward_change::{ChangeBatch, Lsn, StoppedTable, TableId};
+use lakeward_cdc::{Boundary, ChangeStream, Chunk, PostgresSource, PostgresStream, SchemaPolicy};
+use lakeward_change::{ChangeBatch, Lsn, StopCause, StoppedTable, TableId};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Watermark, WatermarkTable};
+use lakeward_postgres::TableRequest;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -16,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Event, Observer, Options, Pipeline, PipelineError,
     budget::Budget,
+    copies::{Copies, Finished},
     handle::Command,
+    ingest::{Begun, Ended},
     lane::{self, Limits, Message},
     progress::{Behind, Progress},
     request::{Request, Requests},
@@ -26,6 +29,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// A source without changes still moves its slot forward, this often at most.
 const IDLE_WATERMARK: Duration = Duration::from_secs(60);
+/// How often the source's catalog is compared with what is captured; also whenever the stream gives reason to.
+const DEFINITIONS: Duration = Duration::from_secs(5);
 /// After a failure lanes may take this long to end what they have begun.
 const LANES_END: Duration = Duration::from_secs(30);
 /// Operation, commit, ordinal, LSN, transaction and commit time of one change.
@@ -35,8 +40,8 @@ const INBOX: usize = 64;
 
 pub(crate) type Subscribers = Vec<mpsc::Sender<Arc<Chunk>>>;
 
-pub(crate) struct Streaming<'a> {
-    source: &'a PostgresSource,
+pub(crate) struct Streaming {
+    source: PostgresSource,
     lake: Arc<Lake>,
     observer: Observer,
     options: Options,
@@ -53,8 +58,14 @@ pub(crate) struct Streaming<'a> {
     /// Changes were routed that no cut covers yet, since when.
     dirty: Option<Instant>,
     stream_time: Option<i64>,
-    /// Tables that the next watermark lacks.
-    stopped: Vec<StoppedTable>,
+    /// Tables stand beyond: no cut can be made earlier.
+    not_before: Lsn,
+    /// The tables are not those of the newest watermark.
+    unmarked: bool,
+    /// Other tables are to be followed: the stream begins again.
+    again: bool,
+    /// When the source's definitions were looked at.
+    looked_at: Instant,
     /// Values that became null and were told of.
     nulled: u64,
     watermark: Arc<Watermark>,
@@ -78,17 +89,16 @@ enum Idle {
     Draining(Lsn),
 }
 
-impl<'a> Streaming<'a> {
-    pub(crate) async fn begin(
-        pipeline: &Pipeline,
-        source: &'a PostgresSource,
-        tables: Vec<CapturedTable>,
-        watermark: Arc<Watermark>,
-    ) -> Result<Self, PipelineError> {
+impl Streaming {
+    pub(crate) async fn begin(pipeline: &Pipeline, begun: Begun) -> Result<Self, PipelineError> {
+        let Begun { source, tables, watermark, from, not_before } = begun;
         let options = pipeline.options.clone();
         let limits = Limits { rows: options.flush_rows, bytes: options.flush_bytes };
         let idle = if options.until_idle { Idle::CatchingUp(source.flush_lsn().await?) } else { Idle::Never };
-        let stream = source.stream(watermark.lsn, watermark.epoch).await?;
+        let position = |table: &CapturedTable| Some((table.id().clone(), table.durable()?));
+        let stream = source.stream(from, &tables.iter().filter_map(position).collect()).await?;
+        let unmarked = tables.len() != watermark.tables.len()
+            || tables.iter().any(|table| !watermark.tables.contains_key(table.id()));
         let mut tasks = JoinSet::new();
         let lanes = tables
             .into_iter()
@@ -99,23 +109,26 @@ impl<'a> Streaming<'a> {
                 (id, sender)
             })
             .collect();
-        (pipeline.observer)(Event::Streaming { from: watermark.lsn });
+        (pipeline.observer)(Event::Streaming { from });
         Ok(Self {
-            source,
             lake: Arc::clone(&pipeline.lake),
             observer: Arc::clone(&pipeline.observer),
-            requests: Requests::new(Arc::clone(&pipeline.control), source.name()),
+            requests: Requests::new(Arc::clone(&pipeline.control), source.name(), pipeline.term),
+            source,
             stream,
             lanes,
             tasks,
             budget: Budget::new(options.memory_bytes),
             behind: Behind::default(),
             options,
-            routed: watermark.lsn,
+            routed: from,
+            not_before,
+            unmarked,
             open: false,
             dirty: None,
             stream_time: watermark.stream_time,
-            stopped: watermark.stopped.clone(),
+            again: false,
+            looked_at: Instant::now(),
             nulled: 0,
             watermark,
             watermark_at: Instant::now(),
@@ -133,9 +146,10 @@ impl<'a> Streaming<'a> {
         mut self,
         commands: &mut mpsc::Receiver<Command>,
         subscribers: &mut Subscribers,
+        copies: &mut Copies,
         shutdown: &CancellationToken,
-    ) -> Result<(), PipelineError> {
-        let streamed = self.stream(commands, subscribers, shutdown).await;
+    ) -> Result<Ended, PipelineError> {
+        let streamed = self.stream(commands, subscribers, copies, shutdown).await;
         self.lanes.clear();
         if streamed.is_err() {
             // A commit that is under way must not land behind the next attempt's back.
@@ -145,24 +159,30 @@ impl<'a> Streaming<'a> {
             }
             return streamed;
         }
+        let ended = streamed?;
         while let Some(ended) = self.tasks.join_next().await {
             ended.map_err(|_| PipelineError::Stopped("a lane"))??;
         }
         self.stream.close().await;
-        Ok(())
+        Ok(ended)
     }
 
     async fn stream(
         &mut self,
         commands: &mut mpsc::Receiver<Command>,
         subscribers: &mut Subscribers,
+        copies: &mut Copies,
         shutdown: &CancellationToken,
-    ) -> Result<(), PipelineError> {
+    ) -> Result<Ended, PipelineError> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if self.ends(shutdown.is_cancelled()) {
-                break;
+            if self.again && self.cut.is_none() {
+                // What has been read and not marked is read again: the tables know what they have.
+                return Ok(Ended::Again);
+            }
+            if self.ends(shutdown.is_cancelled(), copies.is_running()) {
+                return Ok(Ended::Stopped);
             }
             if !self.open {
                 for (sender, reply) in self.joining.drain(..) {
@@ -172,7 +192,7 @@ impl<'a> Streaming<'a> {
                 }
             }
             if let Some(reason) = self.cut_due(shutdown.is_cancelled()) {
-                self.begin_cut(reason).await?;
+                self.begin_cut(reason, copies).await?;
             }
             let full = self.budget.is_full();
             let reading = !full && !self.requests.hold_reading(self.open) && !shutdown.is_cancelled();
@@ -180,7 +200,7 @@ impl<'a> Streaming<'a> {
             tokio::select! {
                 biased;
                 Some(made) = OptionFuture::from(cut) => match made {
-                    Ok(watermark) => self.finish_cut(watermark).await?,
+                    Ok(watermark) => self.finish_cut(watermark, copies).await?,
                     Err(PipelineError::Stopped(_)) => return Err(self.failed_lane().await),
                     Err(error) => return Err(error),
                 },
@@ -189,34 +209,37 @@ impl<'a> Streaming<'a> {
                     Ok(Ok(())) => {}
                     ended => return Err(lane_error(ended)),
                 },
+                finished = copies.finished() => self.finish_copy(finished?).await,
                 Some(command) = commands.recv() => self.obey(command),
                 () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
-                _ = tick.tick() => self.look_around().await?,
+                _ = tick.tick() => self.look_around(copies).await?,
                 () = self.budget.has_room(), if full => {}
-                chunk = next_chunk(&mut self.stream, reading) => self.route(chunk?, subscribers).await?,
+                chunk = next_chunk(&mut self.stream, reading) => self.route(chunk?, subscribers, copies).await?,
             }
             if !full && self.budget.is_full() {
                 self.tell_lanes(|| Message::Flush).await?;
             }
         }
-        Ok(())
     }
 
     /// Whether the loop is done: nothing is under way, and nothing whole is left to make durable.
-    fn ends(&self, stopping: bool) -> bool {
+    fn ends(&self, stopping: bool, copying: bool) -> bool {
         if self.cut.is_some() {
             return false;
         }
         match self.idle {
-            Idle::Draining(target) if self.watermark.lsn >= target => true,
+            Idle::Draining(target) if self.watermark.lsn >= target && !self.unmarked && !copying => true,
             _ => stopping && (self.open || self.dirty.is_none()),
         }
     }
 
     /// Why a cut should begin now, if one should: never inside a transaction, one at a time.
     fn cut_due(&self, stopping: bool) -> Option<&'static str> {
-        if self.open || self.cut.is_some() {
+        if self.open || self.cut.is_some() || self.again || self.routed < self.not_before {
             return None;
+        }
+        if self.unmarked {
+            return Some("copy");
         }
         if self.requests.cut_at().is_some_and(|lsn| self.routed >= lsn) {
             return Some("requested");
@@ -236,7 +259,7 @@ impl<'a> Streaming<'a> {
     }
 
     /// Marks every lane at this point of the stream; the rest happens while reading goes on.
-    async fn begin_cut(&mut self, reason: &'static str) -> Result<(), PipelineError> {
+    async fn begin_cut(&mut self, reason: &'static str, copies: &Copies) -> Result<(), PipelineError> {
         let mut replies = Vec::with_capacity(self.lanes.len());
         for (table, lane) in &self.lanes {
             let (reply, answer) = oneshot::channel();
@@ -252,7 +275,7 @@ impl<'a> Streaming<'a> {
         let mut watermark = Watermark::clone(&self.watermark);
         watermark.lsn = self.routed;
         watermark.stream_time = self.stream_time;
-        watermark.stopped.clone_from(&self.stopped);
+        watermark.stopped = copies.stopped();
         watermark.tables.retain(|id, _| self.lanes.contains_key(id));
         reason.clone_into(&mut watermark.reason);
         self.cut = Some(Box::pin(complete_cut(Arc::clone(&self.lake), watermark, replies)));
@@ -260,10 +283,12 @@ impl<'a> Streaming<'a> {
     }
 
     /// The watermark is durable: now, and only now, the source may forget.
-    async fn finish_cut(&mut self, watermark: Arc<Watermark>) -> Result<(), PipelineError> {
+    async fn finish_cut(&mut self, watermark: Arc<Watermark>, copies: &Copies) -> Result<(), PipelineError> {
         self.cut = None;
         self.behind.finish_cut();
-        self.stream.confirm(watermark.lsn);
+        let hold = copies.hold(self.options.stopped_grace);
+        self.stream.confirm(hold.map_or(watermark.lsn, |hold| hold.min(watermark.lsn)));
+        self.unmarked = false;
         self.watermark_at = Instant::now();
         self.watermark = Arc::clone(&watermark);
         for waiter in self.cut_waiters.drain(..) {
@@ -284,12 +309,19 @@ impl<'a> Streaming<'a> {
         }
     }
 
-    async fn look_around(&mut self) -> Result<(), PipelineError> {
+    async fn look_around(&mut self, copies: &mut Copies) -> Result<(), PipelineError> {
         if let Idle::CatchingUp(target) = self.idle
             && !self.open
             && self.routed >= target
         {
             self.idle = Idle::Draining(self.source.flush_lsn().await?);
+        }
+        self.requests.renew_lease().await?;
+        for request in self.requests.table_requests().await {
+            self.obey_request(request, copies).await;
+        }
+        if self.looked_at.elapsed() >= DEFINITIONS || self.stream.take_described_anew() {
+            self.look_at_definitions(copies).await?;
         }
         match self.requests.poll(self.routed, self.open).await {
             Request::Nothing => {}
@@ -311,7 +343,54 @@ impl<'a> Streaming<'a> {
         Ok(())
     }
 
-    async fn route(&mut self, chunk: Chunk, subscribers: &mut Subscribers) -> Result<(), PipelineError> {
+    /// Whatever came, went or changed in the source's catalog is seen to by a new beginning.
+    async fn look_at_definitions(&mut self, copies: &Copies) -> Result<(), PipelineError> {
+        self.looked_at = Instant::now();
+        let changed = self.source.changed_tables().await?;
+        self.again |= changed.iter().any(|table| !copies.copies(table));
+        Ok(())
+    }
+
+    async fn obey_request(&mut self, request: TableRequest, copies: &mut Copies) {
+        if copies.has_request(request.id) {
+            return;
+        }
+        let (schema, name) = request.table;
+        let table = TableId { schema, name };
+        let known = self.source.tables().iter().any(|schema| schema.id == table);
+        match request.action.as_str() {
+            "resync" if known => {
+                copies.want(table, "it was asked for".to_owned(), Some(request.id));
+                self.again = true;
+            }
+            "resync" => {
+                let refusal = format!("{table} is not captured from this source");
+                self.requests.answer_table(request.id, Err(&refusal)).await;
+            }
+            action => {
+                let refusal = format!("this ingester knows no {action:?}: it is of another version");
+                self.requests.answer_table(request.id, Err(&refusal)).await;
+            }
+        }
+    }
+
+    async fn finish_copy(&mut self, finished: Finished) {
+        for table in finished.halted {
+            (self.observer)(Event::Stopped(table));
+        }
+        for (request, answer) in finished.answers {
+            let answer = answer.map(|rows| serde_json::json!({ "rows": rows }));
+            self.requests.answer_table(request, answer.as_ref().map_err(String::as_str)).await;
+        }
+        self.again = true;
+    }
+
+    async fn route(
+        &mut self,
+        chunk: Chunk,
+        subscribers: &mut Subscribers,
+        copies: &mut Copies,
+    ) -> Result<(), PipelineError> {
         let was_open = self.open;
         match chunk.boundary {
             Boundary::Open { .. } => self.open = true,
@@ -343,7 +422,7 @@ impl<'a> Streaming<'a> {
             }
         }
         for table in &chunk.stopped {
-            self.stop(table).await?;
+            self.stop(table, copies).await?;
         }
         let nulled = self.stream.nulled();
         if nulled > self.nulled {
@@ -354,14 +433,18 @@ impl<'a> Streaming<'a> {
         Ok(())
     }
 
-    /// Writes what came before, then closes the table's lane; the next watermark says so.
-    async fn stop(&mut self, table: &StoppedTable) -> Result<(), PipelineError> {
+    /// Writes what came before, then closes the table's lane: until it is copied anew, or for good.
+    async fn stop(&mut self, table: &StoppedTable, copies: &mut Copies) -> Result<(), PipelineError> {
         let Some(lane) = self.lanes.remove(&table.id) else { return Ok(()) };
         if lane.send(Message::Flush).await.is_err() {
             return Err(self.failed_lane().await);
         }
         self.behind.forget(&table.id);
-        self.stopped.push(table.clone());
+        if table.cause == StopCause::Definition && self.source.policy(&table.id) != SchemaPolicy::Stop {
+            self.again = true;
+            return Ok(());
+        }
+        copies.halt(table.clone());
         (self.observer)(Event::Stopped(table.clone()));
         Ok(())
     }
@@ -394,6 +477,7 @@ async fn complete_cut(
 ) -> Result<Arc<Watermark>, PipelineError> {
     for (table, answer) in replies {
         let entry = answer.await.map_err(|_| PipelineError::Stopped("a lane"))?;
+        watermark.epoch = watermark.epoch.max(entry.epoch);
         watermark.tables.insert(table, entry);
     }
     lake.append_watermark(&watermark).await?;

@@ -52,6 +52,20 @@ impl Control {
         Err(Error::LeaseHeld { source_name: source.to_owned(), holder: row.get(0) })
     }
 
+    /// Whether nobody has the lease, or its owner has not been heard of for [`LEASE`].
+    pub async fn lease_is_free(&self, source: &str) -> Result<bool> {
+        let row = self
+            .client()
+            .await?
+            .query_opt(
+                "SELECT released OR renewed_at < now() - make_interval(secs => $2) FROM leases WHERE source = $1",
+                &[&source, &LEASE.as_secs_f64()],
+            )
+            .await
+            .map_err(Error::query(format!("read the lease of `{source}`")))?;
+        Ok(row.is_none_or(|row| row.get(0)))
+    }
+
     /// Says that the owner of this term is alive.
     ///
     /// # Errors

@@ -253,7 +253,12 @@ fn change(table: &str, values: RecordBatch, op: Op, commit: i64, first: i64) -> 
     let rows = values.num_rows();
     let unavailable = vec![None; columns.len()];
     ChangeBatch {
-        table: Arc::new(TableSchema { id: TableId::new("public", table), columns, key: vec![0] }),
+        table: Arc::new(TableSchema {
+            id: TableId::new("public", table),
+            columns,
+            key: vec![0],
+            origin: Default::default(),
+        }),
         epoch: 1,
         ops: vec![op; rows],
         commits: Int64Array::from(vec![commit; rows]),

@@ -1,15 +1,22 @@
 //! `lakeward table list|describe`
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
+use lakeward_change::TableId;
 use lakeward_lakehouse::{Watermark, WatermarkTable};
+use lakeward_postgres::Control;
 use serde::Serialize;
 
 use crate::{
     config::Config,
     exit::Outcome,
     output::table,
-    session::{LakePlace, lake, newest_watermark},
+    session::{ControlSession, LakePlace, lake, newest_watermark},
 };
+
+/// A running ingester tells of itself more often.
+const ALIVE: Duration = Duration::from_secs(5);
 
 #[derive(clap::Subcommand)]
 pub enum Arguments {
@@ -17,6 +24,15 @@ pub enum Arguments {
     List {
         #[command(flatten)]
         place: LakePlace,
+    },
+    /// Copies one table anew while the others go on: after a doubt, or when it has stopped
+    ///
+    /// A running ingester does it at once; else the next `lakeward ingest` does.
+    Resync {
+        #[command(flatten)]
+        place: LakePlace,
+        /// The table's name: schema.table
+        name: String,
     },
     /// One table's columns
     Describe {
@@ -72,6 +88,24 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                 }
             }
         }
+        Arguments::Resync { place, name } => {
+            place.apply(&mut config);
+            let lake = lake(&config)?;
+            let watermark = newest_watermark(&config, &lake).await?;
+            let stopped = watermark.stopped.iter().map(|table| &table.id);
+            let table = watermark.tables.keys().chain(stopped).find(|id| id.to_string() == name);
+            let table = table
+                .with_context(|| format!("{name} is not captured; `lakeward table list` shows what is"))?;
+            let session = ControlSession::open(&config, &lake).await?;
+            let rows = resync(&session.control, &watermark.source, table).await;
+            session.close().await?;
+            match rows? {
+                Some(answer) if json => println!("{answer}"),
+                Some(answer) => println!("Copied {name} anew: {} rows", answer["rows"]),
+                None if json => println!("{}", serde_json::json!({ "filed": true })),
+                None => println!("No ingester is running: the next `lakeward ingest` copies {name} anew"),
+            }
+        }
         Arguments::Describe { place, name } => {
             place.apply(&mut config);
             let lake = lake(&config)?;
@@ -101,6 +135,21 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
         }
     }
     Ok(Outcome::Done)
+}
+
+/// Asks the ingester for a new copy and waits for its end; `None` if no ingester is there.
+async fn resync(control: &Control, source: &str, table: &TableId) -> Result<Option<serde_json::Value>> {
+    let id = control.request_table(source, (&table.schema, &table.name), "resync", None).await?;
+    loop {
+        match control.wait_table_request(id, ALIVE).await {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(lakeward_postgres::Error::RequestTimeout { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if control.ingester(source).await?.is_none_or(|(_, age)| age > ALIVE) {
+            return Ok(None);
+        }
+    }
 }
 
 fn listed<'a>(watermark: &'a Watermark, name: String, entry: &'a WatermarkTable) -> Listed<'a> {

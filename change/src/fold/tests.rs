@@ -54,6 +54,7 @@ fn table() -> Arc<TableSchema> {
             column("b", ColumnType::Text),
         ],
         key: vec![2, 0],
+        origin: Default::default(),
     })
 }
 
@@ -390,7 +391,12 @@ fn times_and_decimals_survive_as_key_columns() {
         .enumerate()
         .map(|(i, t)| Column { name: format!("c{i}"), column_type: *t, source_type: "any".into() })
         .collect();
-    let table = Arc::new(TableSchema { id: TableId::new("public", "t"), columns, key: vec![2, 1, 0] });
+    let table = Arc::new(TableSchema {
+        id: TableId::new("public", "t"),
+        columns,
+        key: vec![2, 1, 0],
+        origin: Default::default(),
+    });
     let values: Vec<ArrayRef> = table
         .arrow()
         .fields()

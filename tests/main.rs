@@ -4,6 +4,7 @@ mod capture;
 mod command;
 mod demo;
 mod kills;
+mod owners;
 mod readers;
 mod schema;
 mod serving;

@@ -141,6 +141,18 @@ impl Background {
         self.child.wait().expect("it is gone");
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn is_running(&self) -> bool {
+        let pid = self.pid().to_string();
+        // A process that has ended and was not waited for is a zombie.
+        let output = Command::new("ps").args(["-o", "stat=", "-p", &pid]).output().expect("ps runs");
+        let state = text(&output.stdout);
+        !state.trim().is_empty() && !state.starts_with('Z')
+    }
+
     /// Ctrl-C; it must end by itself, with exit code 0.
     pub fn interrupt(self) {
         let (code, said) = self.interrupted();

@@ -317,7 +317,7 @@ impl Pipeline {
         Ok((*narrowed.evolution() == Evolution::Same).then_some((narrowed, complete)))
     }
 
-    /// Stops the tables of the watermark that are not in the source any more.
+    /// Stops the tables of the watermark that cannot be captured any more; those that are gone just leave it.
     ///
     /// # Errors
     /// A table could go on, but is not chosen any more, or we may not: then a start would lose it for good.
@@ -343,7 +343,9 @@ impl Pipeline {
                 left_out.push(id.to_string());
                 continue;
             } else {
-                "the source has no such table any more".to_owned()
+                let reason = "the source has no such table any more; the lake keeps its last rows".to_owned();
+                self.tell_once(Event::Skipped { table: id.clone(), reason });
+                continue;
             };
             let (id, complete_to) = (id.clone(), watermark.lsn);
             self.stop(StoppedTable { id, reason, cause: StopCause::Definition, complete_to });

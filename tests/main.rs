@@ -5,6 +5,7 @@ mod command;
 mod demo;
 mod kills;
 mod readers;
+mod reconcile;
 mod schema;
 mod serving;
 mod slots;

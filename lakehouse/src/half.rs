@@ -103,6 +103,20 @@ impl Half {
         self.durable = Some(to);
         Ok(())
     }
+
+    /// Commits work after which the source is as far durable as before: the number of repairs says whether it landed.
+    pub(crate) async fn repair(&mut self, source: &SourceRef, work: &Work<'_>) -> Result<(), LakeError> {
+        let at = self.position()?;
+        let [lsn, order] = position_ids(source, at.epoch);
+        let repairs = format!("{}/{}/{}/repairs", source.name, source.system_id, at.epoch);
+        let before = self.table.txn(&repairs).await?;
+        let txns = [
+            Txn { app_id: lsn, before: Some(at.commit), after: at.commit },
+            Txn { app_id: order, before: Some(at.order), after: at.order },
+            Txn { app_id: repairs, before, after: before.unwrap_or(0) + 1 },
+        ];
+        commit(&mut self.table, work, &txns).await
+    }
 }
 
 fn own_txn(before: Option<i64>, after: i64) -> Txn {

@@ -17,7 +17,7 @@ use deltalake::datafusion::{
     logical_expr::{Expr, lit},
 };
 use futures::TryStreamExt;
-use lakeward_change::{Lsn, Op, Position, TableSchema, entry_values};
+use lakeward_change::{Lsn, Op, Origin, Position, TableSchema, entry_values};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -99,7 +99,8 @@ impl CapturedTable {
         // A copy's rows, whose orders are negative, are the snapshot's own.
         let beyond =
             of_epoch.eq(lit(epoch)).and(commit.gt_eq(lit(snapshot.as_i64()))).and(order.gt(lit(0_i64)));
-        let wanted: Vec<Expr> = self.schema.key_names().chain(["_old_key", "_op"]).map(column).collect();
+        let names = self.bronze_names();
+        let wanted: Vec<Expr> = names.keys(&self.schema).into_iter().chain(["_op"]).map(column).collect();
         let session = self.lake.session();
         let mut changes = session
             .read_table(self.bronze.table.provider(&session).await?)
@@ -136,6 +137,7 @@ impl CapturedTable {
             id: self.schema.id.clone(),
             columns: columns.collect(),
             key: (0..self.schema.key.len()).collect(),
+            origin: Origin::default(),
         }
     }
 }

@@ -15,8 +15,9 @@ use crate::{PipelineError, repair::MOST_KEYS};
 
 /// Differing keys that are named; all are counted.
 const NAMED_KEYS: usize = 20;
-/// Rows, of both sides together, that are listed at a time: some ten MiB. A single bucket may have more.
-const LISTED_ROWS: u64 = 400_000;
+/// Rows, of both sides together, that are listed at a time, each time by one scan a side: at most some 200 MiB, unless a
+/// single bucket has more.
+const LISTED_ROWS: u64 = 1_500_000;
 /// Stands for a value that is not shown.
 const MASK: &str = "***";
 
@@ -236,7 +237,7 @@ fn merge<'a, T>(
 
 #[cfg(test)]
 mod tests {
-    use lakeward_change::{Column, ColumnType, TableId};
+    use lakeward_change::{Column, ColumnType, Origin, TableId};
 
     use super::*;
 
@@ -290,6 +291,7 @@ mod tests {
             id: TableId::new("s", "t"),
             columns: vec![column("id"), column("a"), column("b")],
             key: vec![0],
+            origin: Origin::default(),
         };
         let difference = |column: &str, source: Option<&str>, lake: Option<&str>| ColumnDifference {
             column: column.into(),

@@ -86,6 +86,8 @@ pub async fn reconcile(
         first.tables.iter().filter(|(_, found)| !found.keys.is_empty()).map(|(id, _)| id.clone()).collect();
     if wanted.repair && !differing.is_empty() {
         let mut repaired = run.repair(&first).await?;
+        // Its slot makes room for the next one's.
+        drop(first.snapshot);
         let second = run.compare_at_cut(Some(&differing)).await?;
         for (id, found) in &mut first.tables {
             // A table that stopped meanwhile is as it was, for all that is known.
@@ -162,22 +164,31 @@ impl Run<'_> {
 
     /// Puts right what differs, as far as the stream has not done so.
     async fn repair(&self, found: &Found) -> Result<BTreeMap<TableId, TableRepair>, PipelineError> {
+        if found.running {
+            return self.repair_by(&Writer::Ingester(self.control), found).await;
+        }
         // Its connection holds the claim, and gives it back when the repair is done.
-        let claimed;
-        let writer = if found.running {
-            Writer::Ingester(self.control)
-        } else {
-            claimed = PostgresSource::open(self.options.postgres.clone()).await?;
-            claimed.claim().await?;
-            Writer::Own { lake: self.lake, source: &claimed }
-        };
+        let source = PostgresSource::open(self.options.postgres.clone()).await?;
+        source.claim().await?;
+        let holder = format!("process {}, for a repair", std::process::id());
+        let lease = self.control.take_lease(source.name(), &holder, true).await?;
+        let repaired = self.repair_by(&Writer::Own { lake: self.lake, source: &source, lease }, found).await;
+        self.control.release_lease(source.name(), lease.term).await?;
+        repaired
+    }
+
+    async fn repair_by(
+        &self,
+        writer: &Writer<'_>,
+        found: &Found,
+    ) -> Result<BTreeMap<TableId, TableRepair>, PipelineError> {
         let mut repairs = BTreeMap::new();
         for (id, compared) in found.tables.iter().filter(|(_, compared)| !compared.keys.is_empty()) {
             let (Some(schema), Some(entry)) = (self.schema(id), found.watermark.tables.get(id)) else {
                 continue;
             };
             let name = self.source.name();
-            let done = repair(&writer, name, &found.snapshot, schema, entry.epoch, &compared.keys).await?;
+            let done = repair(writer, name, &found.snapshot, schema, entry.epoch, &compared.keys).await?;
             let repaired = TableRepair { keys: done.keys, passed_over: done.passed_over, left: 0 };
             repairs.insert(id.clone(), repaired);
         }

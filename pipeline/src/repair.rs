@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use lakeward_cdc::{PostgresSource, Snapshot};
 use lakeward_change::{Lsn, TableId, TableSchema};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Repaired, SourceRef};
-use lakeward_postgres::Control;
+use lakeward_postgres::{Control, Lease};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -77,8 +77,8 @@ impl Repair {
 pub(crate) enum Writer<'a> {
     /// The ingester that runs, asked through the control database.
     Ingester(&'a Control),
-    /// Nobody else may ingest meanwhile: `source` has claimed the slot.
-    Own { lake: &'a Lake, source: &'a PostgresSource },
+    /// Nobody else ingests meanwhile: `source` has claimed the slot, and the lease is ours.
+    Own { lake: &'a Lake, source: &'a PostgresSource, lease: Lease },
 }
 
 /// Repairs a table's keys, given by their texts, as of a snapshot at which it was durable in `epoch`.
@@ -103,10 +103,11 @@ pub(crate) async fn repair(
                 repaired += ask(control, source_name, &schema.id, &request).await?;
             }
         }
-        Writer::Own { lake, source } => {
+        Writer::Own { lake, source, lease } => {
             let reference =
                 SourceRef { name: source_name.to_owned(), system_id: source.system_id().to_owned() };
-            let table = CapturedTable::open(lake, &reference, Arc::clone(schema)).await?;
+            let mut table = CapturedTable::open(lake, &reference, Arc::clone(schema)).await?;
+            table.own(lease.term, lease.taken_over).await?;
             let (lane, inbox) = mpsc::channel(1);
             let running = tokio::spawn(lane::run(table, inbox, Limits { rows: 1, bytes: 1 }));
             for request in requests {

@@ -34,6 +34,7 @@ check: ready tools ## Formatting, lints, documentation, dependencies
 bench: ready data python ## The measurements that the documents quote, on a quiet machine
 	bench/demo
 	.data/venv/bin/python bench/capture.py
+	.data/venv/bin/python bench/reconcile.py
 	.data/venv/bin/python bench/serve.py
 
 .PHONY: ready

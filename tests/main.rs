@@ -6,6 +6,7 @@ mod demo;
 mod kills;
 mod owners;
 mod readers;
+mod reconcile;
 mod schema;
 mod serving;
 mod slots;

@@ -10,13 +10,15 @@
 //!   texts, JSON and UUIDs as they are stored; bytes in lower-case hexadecimal; dates as days and timestamps as
 //!   microseconds since 1970-01-01 UTC, in decimal, infinite ones and those beyond 64 bits counting as null.
 //! - The *row hash* is the first 8 bytes of the MD5 of the row text, as a big-endian signed integer.
-//! - The *bucket* is the first byte of the MD5 of the key text, modulo 64.
+//! - The *bucket* is the first two bytes of the MD5 of the key text, as a big-endian number, modulo 16,384: so many that
+//!   the rows of a bucket that differs can be listed, also those of a large table.
 //! - A table's fingerprint: for each bucket that has rows, their number and the exact sum of their hashes.
 //!
 //! A row `(1::int8, null, 'é', 0.5::numeric(12,2), true)` has the text `1:1-2:é4:0.501:t`.
 
-use lakeward_change::{BucketSum, ColumnType};
-use postgres_protocol::escape::escape_identifier;
+use futures::TryStreamExt;
+use lakeward_change::{BUCKETS, BucketSum, ColumnType};
+use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::Client;
 
 use crate::{
@@ -39,7 +41,7 @@ pub(crate) async fn bucket_sums(client: &Client, table: &Definition) -> Result<V
     let sums = sums.collect::<Result<Vec<_>, _>>().map_err(CdcError::query(action()))?;
     sums.into_iter()
         .map(|(bucket, rows, sum)| {
-            let bucket = u8::try_from(bucket).ok();
+            let bucket = u16::try_from(bucket).ok();
             let parts = bucket.zip(u64::try_from(rows).ok()).zip(sum.parse().ok());
             parts
                 .map(|((bucket, rows), sum)| BucketSum { bucket, rows, sum })
@@ -48,23 +50,58 @@ pub(crate) async fn bucket_sums(client: &Client, table: &Definition) -> Result<V
         .collect()
 }
 
-/// Key text and hash of each row of a bucket, by key text.
+/// Key text and hash of each row of some buckets, sorted.
 pub(crate) async fn bucket_rows(
     client: &Client,
     table: &Definition,
-    bucket: u8,
+    buckets: &[u16],
 ) -> Result<Vec<(String, i64)>, CdcError> {
-    let sql = format!("SELECT key_text, hash FROM ({}) hashed WHERE bucket = $1", hashes(table));
-    let rows = client
-        .query(&sql, &[&i32::from(bucket)])
+    let sql = format!("SELECT key_text, hash FROM ({}) hashed WHERE bucket = ANY($1)", hashes(table));
+    let buckets: Vec<i32> = buckets.iter().map(|&bucket| i32::from(bucket)).collect();
+    let failed = || CdcError::query(format!("list rows of table {}", table.schema.id));
+    // Row by row: what the client itself keeps of a row is several times as large.
+    let rows = client.query_raw(&sql, [buckets]).await.map_err(failed())?;
+    let mut rows: Vec<(String, i64)> = rows
+        .and_then(|row| async move { Ok((row.try_get(0)?, row.try_get(1)?)) })
+        .try_collect()
         .await
-        .map_err(CdcError::query(format!("read bucket {bucket} of table {}", table.schema.id)))?;
-    let mut rows: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        .map_err(failed())?;
     rows.sort_unstable();
     Ok(rows)
 }
 
-/// A query of `key_text`, `bucket` and `hash` of every row.
+/// Key text and row text of the rows of some keys, sorted.
+pub(crate) async fn row_texts(
+    client: &Client,
+    table: &Definition,
+    keys: &[String],
+) -> Result<Vec<(String, String)>, CdcError> {
+    let sql = format!("SELECT key_text, row_text FROM ({}) hashed WHERE key_text = ANY($1)", hashes(table));
+    let rows = client
+        .query(&sql, &[&keys])
+        .await
+        .map_err(CdcError::query(format!("read rows of table {}", table.schema.id)))?;
+    let mut rows: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    rows.sort_unstable();
+    Ok(rows)
+}
+
+/// A query of the rows of some keys.
+pub(crate) fn rows_by_key(table: &Definition, keys: &[String]) -> String {
+    let key_text = entries(table.schema.key.iter().map(|&column| {
+        let name = escape_identifier(&table.schema.columns[column].name);
+        canonical(&name, table.schema.columns[column].column_type, table.base_types[column])
+    }));
+    let keys: Vec<_> = keys.iter().map(|key| escape_literal(key)).collect();
+    format!(
+        "SELECT {} FROM {} WHERE {key_text} = ANY (ARRAY[{}]::text[])",
+        table.column_list(),
+        table.sql_source(),
+        keys.join(", ")
+    )
+}
+
+/// A query of `key_text`, `row_text`, `bucket` and `hash` of every row.
 fn hashes(table: &Definition) -> String {
     let columns = table.schema.columns.iter().zip(&table.base_types).enumerate();
     let texts: Vec<_> = columns
@@ -73,21 +110,25 @@ fn hashes(table: &Definition) -> String {
             format!("{} AS c{index}", canonical(&name, column.column_type, base))
         })
         .collect();
+    let named = |index: usize| format!("c{index}");
     // OFFSET 0 keeps the planner from writing each text's expression wherever it is used.
     format!(
-        "SELECT key_text, get_byte(decode(md5(convert_to(key_text, 'UTF8')), 'hex'), 0) & 63 AS bucket, \
+        "SELECT key_text, row_text, \
+         ('x' || left(md5(convert_to(key_text, 'UTF8')), 4))::bit(16)::int % {BUCKETS} AS bucket, \
          ('x' || left(md5(convert_to(row_text, 'UTF8')), 16))::bit(64)::bigint AS hash \
          FROM (SELECT {} AS key_text, {} AS row_text FROM (SELECT {} FROM {} OFFSET 0) texts) entries",
-        entries(table.schema.key.iter().copied()),
-        entries(0..texts.len()),
+        entries(table.schema.key.iter().copied().map(named)),
+        entries((0..texts.len()).map(named)),
         texts.join(", "),
         table.sql_source()
     )
 }
 
-fn entries(columns: impl Iterator<Item = usize>) -> String {
-    let entry = |i: usize| format!("coalesce(octet_length(convert_to(c{i}, 'UTF8')) || ':' || c{i}, '-')");
-    let entries: Vec<_> = columns.map(entry).collect();
+/// SQL of the entries of some values' texts, one after the other.
+fn entries(texts: impl Iterator<Item = String>) -> String {
+    let entry =
+        |text: String| format!("coalesce(octet_length(convert_to({text}, 'UTF8')) || ':' || {text}, '-')");
+    let entries: Vec<_> = texts.map(entry).collect();
     // Grouped: one chain of operators nests too deep for very wide tables.
     let groups: Vec<_> = entries.chunks(50).map(|group| format!("({})", group.join(" || "))).collect();
     groups.join(" || ")
@@ -123,40 +164,5 @@ fn canonical(column: &str, column_type: ColumnType, base: u32) -> String {
         }
         ColumnType::Timestamp { zoned: true } => time("+00"),
         ColumnType::Timestamp { zoned: false } => time(""),
-    }
-}
-
-/// The values of a key text, `None` for null; to show which row differs. What follows a damaged entry is left out.
-pub fn key_values(key_text: &str) -> Vec<Option<String>> {
-    let mut values = Vec::new();
-    let mut rest = key_text;
-    while !rest.is_empty() {
-        if let Some(tail) = rest.strip_prefix('-') {
-            values.push(None);
-            rest = tail;
-            continue;
-        }
-        let Some((value, tail)) =
-            rest.split_once(':').and_then(|(length, tail)| tail.split_at_checked(length.parse().ok()?))
-        else {
-            break;
-        };
-        values.push(Some(value.to_owned()));
-        rest = tail;
-    }
-    values
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn key_texts_come_apart() {
-        assert_eq!(
-            key_values("1:1-2:é4:1:-2"),
-            [Some("1".to_owned()), None, Some("é".to_owned()), Some("1:-2".to_owned())]
-        );
-        assert_eq!(key_values("9:short"), Vec::<Option<String>>::new());
     }
 }

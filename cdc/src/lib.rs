@@ -30,7 +30,6 @@ mod values;
 pub use chunk::{Boundary, ChangeStream, Chunk};
 pub use doctor::{Finding, Level, doctor};
 pub use error::CdcError;
-pub use fingerprint::key_values;
 pub use protocol::ProtocolError;
 pub use rule::{SchemaPolicy, TableRule};
 pub use slot::{SlotState, SlotWal};

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use arrow::array::RecordBatch;
+use arrow::{array::RecordBatch, compute::concat_batches};
 use futures::{Stream, TryStreamExt, stream::try_unfold};
 use lakeward_change::{BucketSum, Lsn, TableId};
 use pgwire_replication::ReplicationClient;
@@ -23,14 +23,17 @@ use crate::{
     fingerprint, slot,
 };
 
-/// An exported snapshot, alive as long as this value.
+/// Rows a batch of single keys' rows holds: they come together in the end.
+const FETCHED_ROWS: usize = 8 * 1024;
+
+/// An exported snapshot, alive as long as this value; an imported one, as long as its exporter.
 pub struct Snapshot {
     url: String,
     catalog: Arc<Catalog>,
     lsn: Lsn,
     name: String,
     nulled: Arc<AtomicU64>,
-    _session: ReplicationClient,
+    _session: Option<ReplicationClient>,
 }
 
 struct Copy {
@@ -50,8 +53,18 @@ impl Snapshot {
             lsn: created.lsn,
             name: created.snapshot,
             nulled: Arc::default(),
-            _session: created.session,
+            _session: Some(created.session),
         }
+    }
+
+    /// The snapshot that another session exported under this name.
+    pub(crate) fn imported(url: String, catalog: Arc<Catalog>, name: &str, lsn: Lsn) -> Self {
+        Self { url, catalog, lsn, name: name.to_owned(), nulled: Arc::default(), _session: None }
+    }
+
+    /// What another process can import it by, while this value lives.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Transactions with a final LSN below it are in the snapshot; all others are streamed.
@@ -79,6 +92,27 @@ impl Snapshot {
         } else {
             format!("{} ({columns})", table.sql_name())
         };
+        self.copy_from(client, table, &from, batch_rows).await
+    }
+
+    /// The rows of some keys, given by their texts, in the schema [`lakeward_change::TableSchema::arrow`]; of keys that
+    /// have no row, none.
+    pub async fn rows_by_key(&self, table: &TableId, keys: &[String]) -> Result<RecordBatch, CdcError> {
+        let (client, table) = self.begin(table).await?;
+        let from = format!("({})", fingerprint::rows_by_key(table, keys));
+        let rows = self.copy_from(client, table, &from, FETCHED_ROWS).await?;
+        let batches: Vec<_> = rows.try_collect().await?;
+        concat_batches(&table.schema.arrow(), &batches)
+            .map_err(|source| CdcError::Batch { table: table.schema.id.clone(), source })
+    }
+
+    async fn copy_from(
+        &self,
+        client: Client,
+        table: &Definition,
+        from: &str,
+        batch_rows: usize,
+    ) -> Result<impl Stream<Item = Result<RecordBatch, CdcError>> + Send + use<>, CdcError> {
         let failed = || CdcError::query(format!("copy table {}", table.schema.id));
         let rows = client.copy_out(&format!("COPY {from} TO STDOUT")).await.map_err(failed())?;
         let copy = Copy {
@@ -113,10 +147,24 @@ impl Snapshot {
         fingerprint::bucket_sums(&client, table).await
     }
 
-    /// Key text and hash of each row in one bucket, sorted.
-    pub async fn bucket_rows(&self, table: &TableId, bucket: u8) -> Result<Vec<(String, i64)>, CdcError> {
+    /// Key text and hash of each row in some buckets, sorted.
+    pub async fn bucket_rows(
+        &self,
+        table: &TableId,
+        buckets: &[u16],
+    ) -> Result<Vec<(String, i64)>, CdcError> {
         let (client, table) = self.begin(table).await?;
-        fingerprint::bucket_rows(&client, table, bucket).await
+        fingerprint::bucket_rows(&client, table, buckets).await
+    }
+
+    /// Key text and row text of the rows of some keys, given by their texts, sorted.
+    pub async fn row_texts(
+        &self,
+        table: &TableId,
+        keys: &[String],
+    ) -> Result<Vec<(String, String)>, CdcError> {
+        let (client, table) = self.begin(table).await?;
+        fingerprint::row_texts(&client, table, keys).await
     }
 
     /// A session inside the snapshot.

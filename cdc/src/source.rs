@@ -258,6 +258,11 @@ impl PostgresSource {
         self.snapshot(&name, true, wait).await
     }
 
+    /// The snapshot at `lsn` that another process has exported under `name`, and holds as long as it is used.
+    pub fn imported_snapshot(&self, name: &str, lsn: Lsn) -> Snapshot {
+        Snapshot::imported(self.options.url.clone(), Arc::clone(&self.catalog), name, lsn)
+    }
+
     async fn snapshot(&self, slot: &str, temporary: bool, wait: Duration) -> Result<Snapshot, CdcError> {
         let created = slot::create(&self.client, self.config.clone(), slot, temporary, wait).await?;
         Ok(Snapshot::new(self.options.url.clone(), Arc::clone(&self.catalog), created))

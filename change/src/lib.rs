@@ -11,7 +11,7 @@ mod position;
 mod schema;
 
 pub use batch::{ChangeBatch, Op};
-pub use checksum::BucketSum;
+pub use checksum::{BUCKETS, BucketSum, entry_values};
 pub use evolution::{Evolution, evolution};
 pub use fold::{FoldError, Folded, Segment, after, fold, halves, split_at_truncates};
 pub use position::{Lsn, Position};

@@ -60,6 +60,12 @@ impl Names {
             old_key: free(OLD_KEY, &DataType::Struct(old_key_fields(table))),
         }
     }
+
+    /// The columns that hold a change's key, in the key's order, then the one that holds its old key.
+    pub(crate) fn keys(&self, table: &TableSchema) -> Vec<&str> {
+        let key = table.key.iter().map(|&column| &self.columns[column]);
+        key.chain([&self.old_key]).map(String::as_str).collect()
+    }
 }
 
 fn same_type(a: &DataType, b: &DataType) -> bool {

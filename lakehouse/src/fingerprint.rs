@@ -1,19 +1,10 @@
-//! Checksums of a table by ranges of key hashes, over one canonical text that Postgres computes too.
+//! Checksums of a table by ranges of key hashes, over the canonical text that Postgres computes too.
 //!
-//! A value's text is `-` for null, else its length in bytes, a colon and the text: integers and decimals in plain
-//! digits, floats as the hexadecimal digits of their bits, times as microseconds and dates as days since 1970, bytes
-//! in hexadecimal, booleans as `t` and `f`. A row's text is that of its columns one after the other, a key's likewise.
-//! A row's hash is the first eight bytes of the MD5 of its text, its bucket the low six bits of the first byte of the
-//! MD5 of its key's.
+//! A row's hash is the first eight bytes of the MD5 of its text; its bucket the first two bytes of the MD5 of its key's
+//! text, as a big-endian number, modulo 16,384.
 
-use std::io::Write;
+use std::collections::HashSet;
 
-use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch, StringArray},
-    compute::cast,
-    datatypes::{DataType, Float32Type, Float64Type},
-    error::ArrowError,
-};
 use deltalake::datafusion::{
     common::Column,
     error::DataFusionError,
@@ -22,13 +13,11 @@ use deltalake::datafusion::{
     physical_plan::{ExecutionPlanProperties, execute_stream_partitioned},
 };
 use futures::TryStreamExt;
-use lakeward_change::{BucketSum, ColumnType, TableSchema};
+use lakeward_change::{BUCKETS, BucketSum, TableSchema};
 use md5::{Digest, Md5};
 use tokio::task::JoinSet;
 
-use crate::{Lake, LakeError, table::Table};
-
-const BUCKETS: usize = 64;
+use crate::{Lake, LakeError, canonical::for_each_row, table::Table};
 
 impl Lake {
     /// Sums a silver table at a version, by bucket; empty buckets are left out.
@@ -41,12 +30,12 @@ impl Lake {
         version: i64,
         schema: &TableSchema,
     ) -> Result<Vec<BucketSum>, LakeError> {
-        let mut total = [(0_u64, 0_i128); BUCKETS];
+        let mut total = empty();
         let mut tasks = JoinSet::new();
         for mut stream in self.row_images(silver_path, version, schema).await? {
             let schema = schema.clone();
             tasks.spawn(async move {
-                let mut sums = [(0_u64, 0_i128); BUCKETS];
+                let mut sums = empty();
                 while let Some(batch) = stream.try_next().await? {
                     for_each_row(&schema, &batch, |key, row| {
                         let (rows, sum) = &mut sums[usize::from(bucket(key))];
@@ -68,14 +57,14 @@ impl Lake {
                 total.1 += part.1;
             }
         }
-        Ok((0_u8..)
+        Ok((0_u16..)
             .zip(total)
             .filter(|(_, (rows, _))| *rows > 0)
             .map(|(bucket, (rows, sum))| BucketSum { bucket, rows, sum })
             .collect())
     }
 
-    /// The key's text and the hash of each row in a bucket, sorted.
+    /// The key's text and the hash of each row in some buckets, sorted.
     ///
     /// # Errors
     /// As [`Self::fingerprint`].
@@ -84,23 +73,56 @@ impl Lake {
         silver_path: &str,
         version: i64,
         schema: &TableSchema,
-        wanted: u8,
+        buckets: &[u16],
     ) -> Result<Vec<(String, i64)>, LakeError> {
+        let wanted: HashSet<u16> = buckets.iter().copied().collect();
         let mut found = Vec::new();
-        for mut stream in self.row_images(silver_path, version, schema).await? {
-            while let Some(batch) =
-                stream.try_next().await.map_err(LakeError::query(silver_path, "summed"))?
-            {
-                for_each_row(schema, &batch, |key, row| {
-                    if bucket(key) == wanted {
-                        found.push((String::from_utf8_lossy(key).into_owned(), hash(row)));
-                    }
-                })
-                .map_err(LakeError::arrow(silver_path))?;
+        self.visit_rows(silver_path, version, schema, |key, row| {
+            if wanted.contains(&bucket(key)) {
+                found.push((text(key), hash(row)));
+            }
+        })
+        .await?;
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// The key's text and the row's text of the rows of some keys, given by their texts, sorted.
+    ///
+    /// # Errors
+    /// As [`Self::fingerprint`].
+    pub async fn row_texts(
+        &self,
+        silver_path: &str,
+        version: i64,
+        schema: &TableSchema,
+        keys: &[String],
+    ) -> Result<Vec<(String, String)>, LakeError> {
+        let wanted: HashSet<&[u8]> = keys.iter().map(String::as_bytes).collect();
+        let mut found = Vec::new();
+        self.visit_rows(silver_path, version, schema, |key, row| {
+            if wanted.contains(key) {
+                found.push((text(key), text(row)));
+            }
+        })
+        .await?;
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    async fn visit_rows(
+        &self,
+        path: &str,
+        version: i64,
+        schema: &TableSchema,
+        mut visit: impl FnMut(&[u8], &[u8]),
+    ) -> Result<(), LakeError> {
+        for mut stream in self.row_images(path, version, schema).await? {
+            while let Some(batch) = stream.try_next().await.map_err(LakeError::query(path, "summed"))? {
+                for_each_row(schema, &batch, &mut visit).map_err(LakeError::arrow(path))?;
             }
         }
-        found.sort();
-        Ok(found)
+        Ok(())
     }
 
     async fn row_images(
@@ -126,77 +148,21 @@ impl Lake {
     }
 }
 
-fn bucket(key: &[u8]) -> u8 {
-    Md5::digest(key)[0] & (BUCKETS as u8 - 1)
+/// Rows and sum of each bucket.
+fn empty() -> Vec<(u64, i128)> {
+    vec![(0, 0); usize::from(BUCKETS)]
+}
+
+fn bucket(key: &[u8]) -> u16 {
+    let digest = Md5::digest(key);
+    u16::from_be_bytes([digest[0], digest[1]]) % BUCKETS
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn hash(row: &[u8]) -> i64 {
     let digest = Md5::digest(row);
     i64::from_be_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|byte| digest[byte]))
-}
-
-/// Calls with the canonical texts of each row's key and of the row. `batch` has the schema's columns in their order.
-fn for_each_row(
-    schema: &TableSchema,
-    batch: &RecordBatch,
-    mut visit: impl FnMut(&[u8], &[u8]),
-) -> Result<(), ArrowError> {
-    let texts: Vec<StringArray> = schema
-        .columns
-        .iter()
-        .zip(batch.columns())
-        .map(|(column, values)| text(column.column_type, values))
-        .collect::<Result<_, _>>()?;
-    let (mut key, mut row) = (Vec::new(), Vec::new());
-    let mut entries = vec![0..0; texts.len()];
-    for index in 0..batch.num_rows() {
-        row.clear();
-        for (texts, entry) in texts.iter().zip(&mut entries) {
-            let start = row.len();
-            if texts.is_null(index) {
-                row.push(b'-');
-            } else {
-                let text = texts.value(index);
-                write!(row, "{}:{text}", text.len())?;
-            }
-            *entry = start..row.len();
-        }
-        key.clear();
-        for &column in &schema.key {
-            key.extend_from_slice(&row[entries[column].clone()]);
-        }
-        visit(&key, &row);
-    }
-    Ok(())
-}
-
-fn text(column_type: ColumnType, values: &ArrayRef) -> Result<StringArray, ArrowError> {
-    let through = |number| cast(&cast(values, &number)?, &DataType::Utf8);
-    let text = match column_type {
-        ColumnType::Bool => {
-            return Ok(values.as_boolean().iter().map(|v| v.map(|v| if v { "t" } else { "f" })).collect());
-        }
-        ColumnType::Float4 => {
-            let hex = |v: f32| if v.is_nan() { "NaN".to_owned() } else { format!("{:08x}", v.to_bits()) };
-            return Ok(values.as_primitive::<Float32Type>().iter().map(|v| v.map(hex)).collect());
-        }
-        ColumnType::Float8 => {
-            let hex = |v: f64| if v.is_nan() { "NaN".to_owned() } else { format!("{:016x}", v.to_bits()) };
-            return Ok(values.as_primitive::<Float64Type>().iter().map(|v| v.map(hex)).collect());
-        }
-        ColumnType::Bytes => {
-            let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-            return Ok(values.as_binary::<i32>().iter().map(|v| v.map(hex)).collect());
-        }
-        ColumnType::Date => through(DataType::Int32)?,
-        ColumnType::Timestamp { .. } => through(DataType::Int64)?,
-        ColumnType::Int2
-        | ColumnType::Int4
-        | ColumnType::Int8
-        | ColumnType::Numeric { .. }
-        | ColumnType::Text
-        | ColumnType::Uuid
-        | ColumnType::Json => cast(values, &DataType::Utf8)?,
-    };
-    Ok(text.as_string::<i32>().clone())
 }

@@ -15,6 +15,8 @@ const EPOCH: &str = "lakeward/epoch";
 const TERM: &str = "lakeward/term";
 /// That which counts changes of the definition alone.
 const DEFINITIONS: &str = "lakeward/definitions";
+/// That which counts repairs.
+const REPAIRS: &str = "lakeward/repairs";
 
 /// A Delta table and how far the source is durable in it.
 pub(crate) struct Half {
@@ -101,6 +103,22 @@ impl Half {
         self.term = self.own_term.or(self.term);
         self.epoch = Some(to.epoch);
         self.durable = Some(to);
+        Ok(())
+    }
+
+    /// Commits work after which the source is as far durable as before: the number of repairs says whether it landed.
+    pub(crate) async fn repair(&mut self, source: &SourceRef, work: &Work<'_>) -> Result<(), LakeError> {
+        let at = self.position()?;
+        let [lsn, order] = position_ids(source, at.epoch);
+        let before = self.table.txn(REPAIRS).await?;
+        let mut txns = vec![
+            Txn { app_id: lsn, before: Some(at.commit), after: at.commit },
+            Txn { app_id: order, before: Some(at.order), after: at.order },
+            Txn { app_id: REPAIRS.to_owned(), before, after: before.unwrap_or(0) + 1 },
+        ];
+        txns.extend(self.own_term.map(|term| own_txn(self.term, term)));
+        commit(&mut self.table, work, &txns).await?;
+        self.term = self.own_term.or(self.term);
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //! (Delta protocol, "Transaction Identifiers"); after any commit error they are read back and decide.
 
 mod bronze;
+mod canonical;
 mod captured;
 mod columns;
 mod commit;
@@ -17,6 +18,7 @@ mod half;
 mod lake;
 mod layout;
 mod registry;
+mod repair;
 mod silver;
 mod table;
 mod watermark;
@@ -26,4 +28,5 @@ pub use error::LakeError;
 pub use lake::Lake;
 pub use layout::Layer;
 pub use registry::{Champion, Draft, Manifest, Registry, RegistryError};
+pub use repair::Repaired;
 pub use watermark::{Watermark, WatermarkTable};

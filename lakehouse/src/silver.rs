@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, Int64Array, RecordBatch},
+    array::{ArrayRef, BooleanArray, Int64Array, RecordBatch},
     compute::concat_batches,
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use deltalake::{
     datafusion::{
         common::{Column, TableReference},
-        logical_expr::{Expr, JoinType},
+        logical_expr::{Expr, JoinType, lit},
         prelude::SessionContext,
     },
     kernel::transaction::CommitProperties,
@@ -38,6 +38,13 @@ pub(crate) fn schema(table: &TableSchema) -> SchemaRef {
     Arc::new(Schema::new([fields, POSITION.map(position_field).to_vec()].concat()))
 }
 
+/// Silver's columns, and whether the row is deleted.
+fn upsert_schema(table: &TableSchema) -> SchemaRef {
+    let mut fields = schema(table).fields().iter().map(|field| field.as_ref().clone()).collect::<Vec<_>>();
+    fields.push(Field::new(DELETED, DataType::Boolean, false));
+    Arc::new(Schema::new(fields))
+}
+
 fn position_field(name: &str) -> Field {
     Field::new(name, DataType::Int64, true)
 }
@@ -59,6 +66,8 @@ pub(crate) struct Upsert<'a> {
     table: &'a TableSchema,
     session: &'a SessionContext,
     source: RecordBatch,
+    /// Only deletes match stored rows; the others are put in beside them.
+    replaces: bool,
 }
 
 impl<'a> Upsert<'a> {
@@ -67,9 +76,6 @@ impl<'a> Upsert<'a> {
         folded: &Folded,
         session: &'a SessionContext,
     ) -> Result<Self, arrow::error::ArrowError> {
-        let mut fields =
-            schema(table).fields().iter().map(|field| field.as_ref().clone()).collect::<Vec<_>>();
-        fields.push(Field::new(DELETED, DataType::Boolean, false));
         let mut columns = folded.values.columns().to_vec();
         columns.extend([
             Arc::new(Int64Array::from_value(folded.epoch, folded.values.num_rows())) as ArrayRef,
@@ -77,8 +83,28 @@ impl<'a> Upsert<'a> {
             Arc::new(folded.orders.clone()),
             Arc::new(folded.deleted.clone()),
         ]);
-        let source = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
-        Ok(Self { table, session, source })
+        let source = RecordBatch::try_new(upsert_schema(table), columns)?;
+        Ok(Self { table, session, source, replaces: false })
+    }
+
+    /// Takes out whatever is stored of the keys in `removed` (whole rows, all else null) and puts `rows` in, as they
+    /// were at a position. Unlike an update this makes one row of several with the same key.
+    pub(crate) fn replacing(
+        table: &'a TableSchema,
+        removed: &RecordBatch,
+        rows: &RecordBatch,
+        at: Position,
+        session: &'a SessionContext,
+    ) -> Result<Self, arrow::error::ArrowError> {
+        let schema = upsert_schema(table);
+        let part = |rows: &RecordBatch, at, deleted: bool| {
+            let mut columns = copied(table, rows, at)?.columns().to_vec();
+            columns.push(Arc::new(BooleanArray::from(vec![deleted; rows.num_rows()])));
+            RecordBatch::try_new(Arc::clone(&schema), columns)
+        };
+        let last = Position { epoch: i64::MAX, ..at };
+        let source = concat_batches(&schema, &[part(removed, last, true)?, part(rows, at, false)?])?;
+        Ok(Self { table, session, source, replaces: true })
     }
 
     /// Merges into the loaded state; `None` if nothing changed, and then nothing was committed.
@@ -126,7 +152,9 @@ impl<'a> Upsert<'a> {
     }
 
     fn same_key(&self) -> Expr {
-        all(self.table.key_names().map(|name| new(name).eq(old(name))))
+        let same = all(self.table.key_names().map(|name| new(name).eq(old(name))));
+        // Compared with a literal, which leaves the library the keys' range to skip files by.
+        if self.replaces { same.and(new(DELETED).eq(lit(true))) } else { same }
     }
 }
 
@@ -150,7 +178,7 @@ fn newer() -> Expr {
 }
 
 fn all(terms: impl Iterator<Item = Expr>) -> Expr {
-    terms.reduce(Expr::and).unwrap_or_else(|| deltalake::datafusion::logical_expr::lit(true))
+    terms.reduce(Expr::and).unwrap_or_else(|| lit(true))
 }
 
 /// The stored rows that hold values which a run of changes kept: the key's columns and the unresolved ones.

@@ -31,6 +31,8 @@ pub enum PipelineError {
     NothingCaptured { source_name: String },
     #[error("the ingester made no cut at {lsn}: {reason}")]
     CutRefused { lsn: Lsn, reason: String },
+    #[error("{table} was not repaired: {reason}")]
+    RepairRefused { table: String, reason: String },
     #[error("{0} stopped unexpectedly; what it had not committed is read again from the source")]
     Stopped(&'static str),
 }
@@ -50,6 +52,7 @@ impl PipelineError {
             Self::NothingToCapture { .. }
             | Self::NothingCaptured { .. }
             | Self::LeftOut { .. }
+            | Self::RepairRefused { .. }
             | Self::SlotLost { .. } => false,
         }
     }

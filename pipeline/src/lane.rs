@@ -4,10 +4,10 @@
 
 use chrono::Utc;
 use lakeward_change::ChangeBatch;
-use lakeward_lakehouse::{CapturedTable, LakeError, WatermarkTable};
+use lakeward_lakehouse::{CapturedTable, LakeError, Repaired, WatermarkTable};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::budget::Share;
+use crate::{budget::Share, repair::Repair};
 
 pub(crate) enum Message {
     Changes {
@@ -20,6 +20,9 @@ pub(crate) enum Message {
     Flush,
     /// A transaction's end: write what is buffered, then answer with the versions that hold it.
     Mark(oneshot::Sender<WatermarkTable>),
+    /// Put keys right as of a point that the table has passed; what is buffered comes after it, and may wait. The
+    /// answer may be an error: the lane goes on, and its next write reads anew what is durable.
+    Repair(Repair, oneshot::Sender<Result<Repaired, LakeError>>),
 }
 
 /// When a lane writes without being asked.
@@ -55,6 +58,12 @@ pub(crate) async fn run(
             Message::Mark(reply) => {
                 whole = true;
                 Some(reply)
+            }
+            Message::Repair(repair, reply) => {
+                let repaired = Box::pin(repair.apply(&mut table)).await;
+                // Who asked may have given up.
+                let _ = reply.send(repaired);
+                continue;
             }
         };
         if !batches.is_empty() {

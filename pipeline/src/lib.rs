@@ -5,6 +5,7 @@
 //! row in `ops/watermarks` says so, and only then is the source told that it may forget.
 
 mod budget;
+mod compare;
 mod copies;
 mod copy;
 mod error;
@@ -14,15 +15,17 @@ mod ingest;
 mod lane;
 mod progress;
 mod reconcile;
+mod repair;
 mod request;
 mod start;
 mod status;
 mod streaming;
 
+pub use compare::{ColumnDifference, Difference, DifferenceKind, TableRepair, TableReport};
 pub use error::PipelineError;
 pub use event::{Event, Observer};
 pub use handle::{Handle, Subscription};
 pub use ingest::{Options, Pipeline};
 pub use progress::{Progress, TableBehind};
-pub use reconcile::{Difference, DifferenceKind, ReconcileReport, TableReport, Waits, reconcile};
+pub use reconcile::{Reconcile, ReconcileReport, reconcile};
 pub use status::{Status, TableStatus, status};

@@ -1,25 +1,36 @@
 //! Proof that the lake equals the source, at one exact point, while the source moves.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use lakeward_cdc::{PostgresSource, SchemaPolicy, SlotState, Snapshot, key_values};
-use lakeward_change::{Lsn, StopCause, StoppedTable, TableSchema};
-use lakeward_lakehouse::{Lake, LakeError, Watermark, WatermarkTable};
+use lakeward_cdc::{PostgresSource, SchemaPolicy, SlotState, Snapshot};
+use lakeward_change::{Lsn, StopCause, StoppedTable, TableId, TableSchema};
+use lakeward_lakehouse::{Lake, LakeError, Watermark};
 use lakeward_postgres::{Control, CutState};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Observer, Options, Pipeline, PipelineError, ingest::changed};
+use crate::{
+    Observer, Options, Pipeline, PipelineError, TableRepair, TableReport,
+    compare::{Compared, compare},
+    ingest::changed,
+    repair::{Writer, repair},
+};
 
-/// Differing keys that are named; all are counted.
-const NAMED_KEYS: usize = 20;
-
+/// What a comparison may take, show and do.
 #[derive(Debug, Clone, Copy)]
-pub struct Waits {
+pub struct Reconcile {
     /// How long old open transactions may hold up the snapshot.
-    pub snapshot: Duration,
+    pub snapshot_wait: Duration,
     /// How long the pipeline may take to the cut.
-    pub cut: Duration,
+    pub cut_wait: Duration,
+    /// Values of rows that differ are shown, not only their columns' names.
+    pub show_values: bool,
+    /// Put right what differs, then compare those tables again at a second point.
+    pub repair: bool,
 }
 
 /// What a comparison found.
@@ -35,46 +46,27 @@ pub struct ReconcileReport {
     pub not_compared: Vec<StoppedTable>,
 }
 
-#[derive(Debug, Serialize)]
-pub struct TableReport {
-    pub table: String,
-    pub source_rows: u64,
-    pub lake_rows: u64,
-    pub differing: u64,
-    /// The first differing keys.
-    pub differences: Vec<Difference>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct Difference {
-    /// The key's values in the key's order, as text; `None` is null.
-    pub key: Vec<Option<String>>,
-    pub kind: DifferenceKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DifferenceKind {
-    MissingInLake,
-    OnlyInLake,
-    DifferentValues,
-}
-
 impl ReconcileReport {
+    /// Every table was compared, and nothing differs any more.
     pub fn is_clean(&self) -> bool {
-        self.not_compared.is_empty() && self.tables.iter().all(|table| table.differing == 0)
+        let equal = |table: &TableReport| match &table.repair {
+            Some(repair) => repair.left == 0,
+            None => table.differing == 0,
+        };
+        self.not_compared.is_empty() && self.tables.iter().all(equal)
     }
 }
 
 /// Compares every captured table.
 ///
 /// # Errors
-/// If nothing was captured yet, a transaction holds up the snapshot too long, or no cut could be had in time.
+/// If nothing was captured yet, a transaction holds up the snapshot too long, no cut could be had in time, or a repair
+/// failed: what it had not reached is as it was.
 pub async fn reconcile(
     lake: &Arc<Lake>,
     control: &Arc<Control>,
     options: &Options,
-    waits: Waits,
+    wanted: Reconcile,
     observer: &Observer,
 ) -> Result<ReconcileReport, PipelineError> {
     let mut source = PostgresSource::open(options.postgres.clone()).await?;
@@ -88,58 +80,164 @@ pub async fn reconcile(
             source.ignore_other_columns(&captured);
         }
     }
-    let running = matches!(source.slot().await?, SlotState::Present { active_pid: Some(_), .. });
-    let (snapshot, watermark) = if running {
-        cut_at_snapshot(control, &source, waits).await?
-    } else {
-        let asked = cut_at_snapshot(control, &source, waits);
-        run_ingester_during(asked, lake, control, options, observer).await?
-    };
-    let mut tables = Vec::new();
-    let mut not_compared = watermark.stopped;
-    for (id, entry) in &watermark.tables {
-        let Some(schema) = source.tables().iter().find(|schema| schema.id == *id) else {
-            let reason =
-                "it is not there, not chosen or not to be read, for the role and the patterns given here";
-            let (id, reason) = (id.clone(), reason.to_owned());
-            not_compared.push(StoppedTable {
-                id,
-                reason,
-                cause: StopCause::Rows,
-                complete_to: watermark.lsn,
-            });
-            continue;
-        };
-        match lake.check_definition(&entry.silver_path, schema).await {
-            Ok(()) => tables.push(compare(lake, &snapshot, schema, entry).await?),
-            // The stream has not met a change of the table since.
-            Err(LakeError::SchemaChanged { difference, .. }) => {
-                not_compared.push(changed(schema, &difference));
-            }
-            Err(error) => return Err(error.into()),
+    let run = Run { lake, control, options, wanted, observer, source };
+    let mut first = run.compare_at_cut(None).await?;
+    let differing: BTreeSet<TableId> =
+        first.tables.iter().filter(|(_, found)| !found.keys.is_empty()).map(|(id, _)| id.clone()).collect();
+    if wanted.repair && !differing.is_empty() {
+        let mut repaired = run.repair(&first).await?;
+        // Its slot makes room for the next one's.
+        drop(first.snapshot);
+        let second = run.compare_at_cut(Some(&differing)).await?;
+        for (id, found) in &mut first.tables {
+            // A table that stopped meanwhile is as it was, for all that is known.
+            let left = second.tables.get(id).map_or(found.report.differing, |again| again.report.differing);
+            found.report.repair = repaired.remove(id).map(|repair| TableRepair { left, ..repair });
         }
     }
     Ok(ReconcileReport {
-        source: source.name().to_owned(),
-        lsn: watermark.lsn.to_string(),
-        ran_ingester: !running,
-        tables,
-        not_compared,
+        source: run.source.name().to_owned(),
+        lsn: first.watermark.lsn.to_string(),
+        ran_ingester: !first.running,
+        tables: first.tables.into_values().map(|found| found.report).collect(),
+        not_compared: first.not_compared,
     })
+}
+
+struct Run<'a> {
+    lake: &'a Arc<Lake>,
+    control: &'a Arc<Control>,
+    options: &'a Options,
+    wanted: Reconcile,
+    observer: &'a Observer,
+    source: PostgresSource,
+}
+
+/// Tables as they were found at one point.
+struct Found {
+    snapshot: Snapshot,
+    watermark: Watermark,
+    /// An ingester was running.
+    running: bool,
+    tables: BTreeMap<TableId, Compared>,
+    not_compared: Vec<StoppedTable>,
+}
+
+impl Run<'_> {
+    /// Has a cut made, and compares all tables there, or some.
+    async fn compare_at_cut(&self, only: Option<&BTreeSet<TableId>>) -> Result<Found, PipelineError> {
+        let running = matches!(self.source.slot().await?, SlotState::Present { active_pid: Some(_), .. });
+        let asked = cut_at_snapshot(self.control, &self.source, &self.wanted);
+        let (snapshot, watermark) =
+            if running { asked.await? } else { self.run_ingester_during(asked).await? };
+        let mut tables = BTreeMap::new();
+        let mut not_compared = watermark.stopped.clone();
+        for (id, entry) in &watermark.tables {
+            if only.is_some_and(|only| !only.contains(id)) {
+                continue;
+            }
+            let Some(schema) = self.schema(id) else {
+                let reason =
+                    "it is not there, not chosen or not to be read, for the role and the patterns given here";
+                not_compared.push(StoppedTable {
+                    id: id.clone(),
+                    reason: reason.to_owned(),
+                    cause: StopCause::Rows,
+                    complete_to: watermark.lsn,
+                });
+                continue;
+            };
+            match self.lake.check_definition(&entry.silver_path, schema).await {
+                Ok(()) => {
+                    let show = self.wanted.show_values;
+                    tables.insert(id.clone(), compare(self.lake, &snapshot, schema, entry, show).await?);
+                }
+                // The stream has not met a change of the table since.
+                Err(LakeError::SchemaChanged { difference, .. }) => {
+                    not_compared.push(changed(schema, &difference));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Found { snapshot, watermark, running, tables, not_compared })
+    }
+
+    /// Puts right what differs, as far as the stream has not done so.
+    async fn repair(&self, found: &Found) -> Result<BTreeMap<TableId, TableRepair>, PipelineError> {
+        if found.running {
+            return self.repair_by(&Writer::Ingester(self.control), found).await;
+        }
+        // Its connection holds the claim, and gives it back when the repair is done.
+        let source = PostgresSource::open(self.options.postgres.clone()).await?;
+        source.claim().await?;
+        let holder = format!("process {}, for a repair", std::process::id());
+        let lease = self.control.take_lease(source.name(), &holder, true).await?;
+        let repaired = self.repair_by(&Writer::Own { lake: self.lake, source: &source, lease }, found).await;
+        self.control.release_lease(source.name(), lease.term).await?;
+        repaired
+    }
+
+    async fn repair_by(
+        &self,
+        writer: &Writer<'_>,
+        found: &Found,
+    ) -> Result<BTreeMap<TableId, TableRepair>, PipelineError> {
+        let mut repairs = BTreeMap::new();
+        for (id, compared) in found.tables.iter().filter(|(_, compared)| !compared.keys.is_empty()) {
+            let (Some(schema), Some(entry)) = (self.schema(id), found.watermark.tables.get(id)) else {
+                continue;
+            };
+            let name = self.source.name();
+            let done = repair(writer, name, &found.snapshot, schema, entry.epoch, &compared.keys).await?;
+            let repaired = TableRepair { keys: done.keys, passed_over: done.passed_over, left: 0 };
+            repairs.insert(id.clone(), repaired);
+        }
+        Ok(repairs)
+    }
+
+    fn schema(&self, id: &TableId) -> Option<&Arc<TableSchema>> {
+        self.source.tables().iter().find(|schema| schema.id == *id)
+    }
+
+    /// Where no ingester runs, one runs as long as `asked` needs it.
+    async fn run_ingester_during<T>(
+        &self,
+        asked: impl Future<Output = Result<T, PipelineError>>,
+    ) -> Result<T, PipelineError> {
+        let options = Options { until_idle: false, ..self.options.clone() };
+        let pipeline = Pipeline::new(
+            Arc::clone(self.lake),
+            Arc::clone(self.control),
+            options,
+            Arc::clone(self.observer),
+        );
+        let shutdown = CancellationToken::new();
+        let mut running = Box::pin(pipeline.run(shutdown.clone()));
+        let answer = tokio::select! {
+            ended = &mut running => {
+                ended?;
+                return Err(PipelineError::Stopped("the ingester"));
+            }
+            answer = asked => answer,
+        };
+        shutdown.cancel();
+        running.await?;
+        answer
+    }
 }
 
 /// The ingester pauses, the snapshot is taken, the ingester goes on to it and cuts there.
 async fn cut_at_snapshot(
     control: &Control,
     source: &PostgresSource,
-    waits: Waits,
+    wanted: &Reconcile,
 ) -> Result<(Snapshot, Watermark), PipelineError> {
     let id = control.announce_cut(source.name()).await?;
     let cut = async {
-        control.wait_cut(id, CutState::Paused, waits.cut).await?;
-        let snapshot = source.temporary_snapshot(waits.snapshot).await?;
+        control.wait_cut(id, CutState::Paused, wanted.cut_wait).await?;
+        let snapshot = source.temporary_snapshot(wanted.snapshot_wait).await?;
         control.set_cut_lsn(id, snapshot.lsn().0).await?;
-        let request = control.wait_cut(id, CutState::Done, waits.cut).await?;
+        let request = control.wait_cut(id, CutState::Done, wanted.cut_wait).await?;
         let watermark = answered(request.answer, snapshot.lsn())?;
         Ok((snapshot, watermark))
     }
@@ -149,126 +247,10 @@ async fn cut_at_snapshot(
     cut
 }
 
-/// Where no ingester runs, one runs as long as `asked` needs it.
-async fn run_ingester_during<T>(
-    asked: impl Future<Output = Result<T, PipelineError>>,
-    lake: &Arc<Lake>,
-    control: &Arc<Control>,
-    options: &Options,
-    observer: &Observer,
-) -> Result<T, PipelineError> {
-    let options = Options { until_idle: false, ..options.clone() };
-    let pipeline = Pipeline::new(Arc::clone(lake), Arc::clone(control), options, Arc::clone(observer));
-    let shutdown = CancellationToken::new();
-    let mut running = Box::pin(pipeline.run(shutdown.clone()));
-    let answer = tokio::select! {
-        ended = &mut running => {
-            ended?;
-            return Err(PipelineError::Stopped("the ingester"));
-        }
-        answer = asked => answer,
-    };
-    shutdown.cancel();
-    running.await?;
-    answer
-}
-
 fn answered(answer: Option<serde_json::Value>, at: Lsn) -> Result<Watermark, PipelineError> {
     let refused = |reason: &str| PipelineError::CutRefused { lsn: at, reason: reason.to_owned() };
     let answer = answer.ok_or_else(|| refused("the answer is empty"))?;
     let watermark: Watermark = serde_json::from_value(answer)
         .map_err(|_| refused("the answer is of another version of Lakeward"))?;
     if watermark.lsn == at { Ok(watermark) } else { Err(refused("the cut lies elsewhere")) }
-}
-
-async fn compare(
-    lake: &Lake,
-    snapshot: &Snapshot,
-    schema: &TableSchema,
-    entry: &WatermarkTable,
-) -> Result<TableReport, PipelineError> {
-    let theirs = snapshot.fingerprint(&schema.id).await?;
-    let ours = lake.fingerprint(&entry.silver_path, entry.silver_version, schema).await?;
-    let mut report = TableReport {
-        table: schema.id.to_string(),
-        source_rows: theirs.iter().map(|bucket| bucket.rows).sum(),
-        lake_rows: ours.iter().map(|bucket| bucket.rows).sum(),
-        differing: 0,
-        differences: Vec::new(),
-    };
-    let theirs = theirs.iter().map(|bucket| (bucket.bucket, (bucket.rows, bucket.sum))).collect();
-    let ours = ours.iter().map(|bucket| (bucket.bucket, (bucket.rows, bucket.sum))).collect();
-    for bucket in differing_buckets(&theirs, &ours) {
-        let theirs = snapshot.bucket_rows(&schema.id, bucket).await?;
-        let ours = lake.bucket_rows(&entry.silver_path, entry.silver_version, schema, bucket).await?;
-        for (key, kind) in differing_keys(theirs, ours) {
-            report.differing += 1;
-            if report.differences.len() < NAMED_KEYS {
-                report.differences.push(Difference { key: key_values(&key), kind });
-            }
-        }
-    }
-    Ok(report)
-}
-
-/// Rows and sum of row hashes of each bucket that has rows.
-type Buckets = BTreeMap<u8, (u64, i128)>;
-
-fn differing_buckets(theirs: &Buckets, ours: &Buckets) -> Vec<u8> {
-    (0..=u8::MAX).filter(|bucket| theirs.get(bucket) != ours.get(bucket)).collect()
-}
-
-/// Compares two lists of (key, row hash). A key that a list holds twice differs, too.
-fn differing_keys(theirs: Vec<(String, i64)>, ours: Vec<(String, i64)>) -> Vec<(String, DifferenceKind)> {
-    let mut keys: BTreeMap<String, (Vec<i64>, Vec<i64>)> = BTreeMap::new();
-    for (key, hash) in theirs {
-        keys.entry(key).or_default().0.push(hash);
-    }
-    for (key, hash) in ours {
-        keys.entry(key).or_default().1.push(hash);
-    }
-    keys.into_iter()
-        .filter_map(|(key, (mut theirs, mut ours))| {
-            theirs.sort_unstable();
-            ours.sort_unstable();
-            let kind = match (theirs.is_empty(), ours.is_empty()) {
-                (false, true) => DifferenceKind::MissingInLake,
-                (true, false) => DifferenceKind::OnlyInLake,
-                _ if theirs != ours => DifferenceKind::DifferentValues,
-                _ => return None,
-            };
-            Some((key, kind))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rows(rows: &[(&str, i64)]) -> Vec<(String, i64)> {
-        rows.iter().map(|(key, hash)| ((*key).to_owned(), *hash)).collect()
-    }
-
-    #[test]
-    fn names_every_kind_of_difference() {
-        let found = differing_keys(
-            rows(&[("a", 1), ("b", 2), ("c", 3), ("d", 4)]),
-            rows(&[("a", 1), ("b", 5), ("d", 4), ("d", 4), ("e", 6)]),
-        );
-        let expected = [
-            ("b", DifferenceKind::DifferentValues),
-            ("c", DifferenceKind::MissingInLake),
-            ("d", DifferenceKind::DifferentValues),
-            ("e", DifferenceKind::OnlyInLake),
-        ];
-        assert_eq!(found, expected.map(|(key, kind)| (key.to_owned(), kind)));
-    }
-
-    #[test]
-    fn a_bucket_differs_by_sum_by_count_and_by_absence() {
-        let theirs = Buckets::from([(0, (1, 10)), (1, (1, 10)), (2, (1, 10)), (3, (2, 0))]);
-        let ours = Buckets::from([(0, (1, 10)), (1, (1, 11)), (3, (4, 0)), (9, (1, 1))]);
-        assert_eq!(differing_buckets(&theirs, &ours), [1, 2, 3, 9]);
-    }
 }

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use chrono::Utc;
 use lakeward_features::ShopTables;
 use lakeward_lakehouse::{Lake, Watermark};
-use lakeward_pipeline::{Handle, Pipeline, Waits, reconcile};
+use lakeward_pipeline::{Handle, Pipeline, Reconcile, reconcile};
 use lakeward_postgres::{Control, EmbeddedOptions, EmbeddedPostgres};
 use lakeward_recommender::{EvaluateOptions, RepeatPolicy};
 use lakeward_server::{AppState, Clock, Limits};
@@ -340,10 +340,15 @@ async fn learn(config: &Config, lake: &Lake, watermark: &Watermark, steps: &mut 
 /// The lake equals Postgres, while orders keep coming.
 async fn prove(config: &Config, lake: &Arc<Lake>, control: &Arc<Control>, steps: &mut Steps) -> Result<()> {
     let began = steps.begin("Proving that the lake equals Postgres, at one point, while orders keep coming");
-    let waits = Waits { snapshot: Duration::from_secs(50), cut: Duration::from_secs(60) };
+    let wanted = Reconcile {
+        snapshot_wait: Duration::from_secs(50),
+        cut_wait: Duration::from_secs(60),
+        show_values: false,
+        repair: false,
+    };
     let options = session::pipeline_options(config)?;
     let observer = pipeline_observer(&steps.progress);
-    let found = reconcile(lake, control, &options, waits, &observer).await?;
+    let found = reconcile(lake, control, &options, wanted, &observer).await?;
     let differences = found.tables.iter().map(|table| table.differing).sum();
     steps.report.reconciled_tables = found.tables.len();
     steps.report.reconcile_differences = differences;

@@ -66,6 +66,17 @@ fn differences(table: &Value) -> BTreeMap<String, (Value, Value)> {
         .collect()
 }
 
+/// Changes that the stream does not bring: nothing of a table is in the log while it is out of the publication.
+const MISSED: &str = "do $$ declare p text; begin select pubname into p from pg_publication;
+               execute format('alter publication %I drop table goods', p);
+               update goods set price = price + 1 where id = 77;
+               delete from goods where id = 78;
+               insert into goods(id) values (5000);
+               update goods set name = 'many' where id > 500 and id <= 600;
+             end $$;
+             do $$ declare p text; begin select pubname into p from pg_publication;
+               execute format('alter publication %I add table goods', p); end $$;";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_somebody_did_to_the_lake_is_found_told_and_repaired() {
     let stand = captured().await;
@@ -113,20 +124,7 @@ async fn what_somebody_did_to_the_lake_is_found_told_and_repaired() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_stream_did_not_bring_is_found_and_repaired() {
     let stand = captured().await;
-    // Nothing of a table's changes is in the log while it is out of the publication.
-    stand
-        .sql(
-            "do $$ declare p text; begin select pubname into p from pg_publication;
-               execute format('alter publication %I drop table goods', p);
-               update goods set price = price + 1 where id = 77;
-               delete from goods where id = 78;
-               insert into goods(id) values (5000);
-               update goods set name = 'many' where id > 500 and id <= 600;
-             end $$;
-             do $$ declare p text; begin select pubname into p from pg_publication;
-               execute format('alter publication %I add table goods', p); end $$;",
-        )
-        .await;
+    stand.sql(MISSED).await;
     let (code, report) = reconcile(&stand, &[]);
     let goods = &report["tables"][0];
     assert_eq!((code, &goods["differing"]), (Some(1), &json!(103)), "{report}");
@@ -136,4 +134,17 @@ async fn what_the_stream_did_not_bring_is_found_and_repaired() {
     assert_eq!(code, Some(0), "{report}");
     assert_eq!(report["tables"][0]["repair"]["keys"], 103);
     assert_eq!(stand.reconcile()[0], ("public.goods".to_owned(), 1000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_ingester_does_the_repair() {
+    let stand = captured().await;
+    let ingester = stand.start_ingester().await;
+    stand.sql(MISSED).await;
+    stand.sql("update goods set price = 0 where id = 510").await;
+    let (code, report) = reconcile(&stand, &["--repair"]);
+    assert_eq!((code, &report["ran_ingester"]), (Some(0), &json!(false)), "{report}");
+    assert_eq!(report["tables"][0]["repair"], json!({"keys": 102, "passed_over": 0, "left": 0}));
+    assert_eq!(stand.reconcile()[0], ("public.goods".to_owned(), 1000));
+    ingester.interrupt();
 }

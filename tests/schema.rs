@@ -54,7 +54,7 @@ async fn every_change_of_a_definition_is_followed() {
              update goods set colour = 'red' where id = 2; insert into lines values (900, 1); commit",
         )
         .await;
-    whole(&stand, 2, "what came before").await;
+    whole(&stand, 2, "a new column").await;
     assert_eq!(epoch(&stand, "public.goods"), 1, "a column without values needs no copy");
 
     let changes = [
@@ -75,9 +75,9 @@ async fn every_change_of_a_definition_is_followed() {
     assert_eq!(epoch(&stand, "public.lines"), 1, "the others go on");
 
     stand.sql("create table later(id int primary key, at timestamptz); insert into later select generate_series(1, 50)").await;
-    whole(&stand, 3, "what came before").await;
+    whole(&stand, 3, "a new table").await;
     stand.sql("insert into later values (51, now()); drop table lines").await;
-    whole(&stand, 2, "what came before").await;
+    whole(&stand, 2, "a dropped table").await;
     ingester.interrupt();
     let bronze = listed(&stand);
     let goods = bronze.iter().find(|entry| entry["name"] == "public.goods").expect("it is listed");

@@ -77,6 +77,13 @@ impl Copies {
         fresh.map(|(table, _)| table.complete_to).chain(self.hold).min()
     }
 
+    /// What is copied is being followed: unless copies run, the source need not keep anything for them.
+    pub(crate) fn release(&mut self) {
+        if self.running.is_empty() {
+            self.hold = None;
+        }
+    }
+
     /// Begins to copy tables; the source holds all that commits at or after `from`.
     pub(crate) fn begin(&mut self, copying: Copying, tables: BTreeMap<TableId, String>, from: Lsn) {
         let ids: BTreeSet<TableId> = tables.keys().cloned().collect();
@@ -126,9 +133,6 @@ impl Copies {
                 };
                 finished.answers.push((request, answer));
             }
-        }
-        if self.running.is_empty() {
-            self.hold = None;
         }
         for table in copied.unfit {
             finished.halted.push(table.clone());

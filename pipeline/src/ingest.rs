@@ -187,6 +187,9 @@ impl Pipeline {
 
     /// Takes the source's lease, once, as whoever has claimed its slot; gives the term.
     async fn own(&mut self, source: &PostgresSource) -> Result<i64, PipelineError> {
+        if let Some(term) = self.term {
+            self.control.renew_lease(source.name(), term).await?;
+        }
         match source.claim().await {
             Err(CdcError::SlotInUse { slot, pid }) => {
                 // A process that was stopped keeps its session; once the server has ended its reader, and nobody
@@ -376,6 +379,7 @@ impl Pipeline {
                 stopped: Vec::new(),
             },
         };
+        self.copies.release();
         let from = plan.follow.iter().map(|(_, complete)| *complete).min().unwrap_or(watermark.lsn);
         let from =
             self.copies.hold(self.options.stopped_grace).map_or(from, |hold| hold.min(from)).max(confirmed);

@@ -8,6 +8,7 @@ mod budget;
 mod compare;
 mod copies;
 mod copy;
+mod errand;
 mod error;
 mod event;
 mod handle;

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The action of a repair's request.
-const ACTION: &str = "repair";
+pub(crate) const ACTION: &str = "repair";
 /// Keys of one request. Their rows come as one batch, and can be long.
 const KEYS_AT_A_TIME: usize = 4096;
 /// Keys of a table that are repaired in one run: what differs in more is better copied anew.

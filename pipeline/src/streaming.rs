@@ -18,6 +18,7 @@ use crate::{
     Event, Observer, Options, Pipeline, PipelineError,
     budget::Budget,
     copies::{Copies, Finished},
+    errand::Errands,
     handle::Command,
     ingest::{Begun, Ended},
     lane::{self, Limits, Message},
@@ -64,6 +65,7 @@ pub(crate) struct Streaming {
     unmarked: bool,
     /// Other tables are to be followed: the stream begins again.
     again: bool,
+    errands: Errands,
     /// When the source's definitions were looked at.
     looked_at: Instant,
     /// Values that became null and were told of.
@@ -128,6 +130,7 @@ impl Streaming {
             dirty: None,
             stream_time: watermark.stream_time,
             again: false,
+            errands: Errands::default(),
             looked_at: Instant::now(),
             nulled: 0,
             watermark,
@@ -209,6 +212,9 @@ impl Streaming {
                     Ok(Ok(())) => {}
                     ended => return Err(lane_error(ended)),
                 },
+                (request, answer) = self.errands.answered() => {
+                    self.requests.answer_table(request, answer.as_ref().map_err(String::as_str)).await;
+                }
                 finished = copies.finished() => self.finish_copy(finished?).await,
                 Some(command) = commands.recv() => self.obey(command),
                 () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
@@ -352,10 +358,10 @@ impl Streaming {
     }
 
     async fn obey_request(&mut self, request: TableRequest, copies: &mut Copies) {
-        if copies.has_request(request.id) {
+        if copies.has_request(request.id) || self.errands.is_running(request.id) {
             return;
         }
-        let (schema, name) = request.table;
+        let (schema, name) = request.table.clone();
         let table = TableId { schema, name };
         let known = self.source.tables().iter().any(|schema| schema.id == table);
         match request.action.as_str() {
@@ -367,9 +373,9 @@ impl Streaming {
                 let refusal = format!("{table} is not captured from this source");
                 self.requests.answer_table(request.id, Err(&refusal)).await;
             }
-            action => {
-                let refusal = format!("this ingester knows no {action:?}: it is of another version");
-                self.requests.answer_table(request.id, Err(&refusal)).await;
+            _ => {
+                let lane = self.lanes.get(&table).cloned();
+                self.errands.begin(request, table, &self.source, lane);
             }
         }
     }

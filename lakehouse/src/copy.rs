@@ -6,6 +6,7 @@ use arrow::array::RecordBatch;
 use deltalake::datafile::writer::DeltaWriter;
 use futures::{Stream, TryStreamExt};
 use lakeward_change::{Lsn, Position};
+use lakeward_faults::failpoint;
 
 use crate::{
     CapturedTable, LakeError, bronze,
@@ -59,6 +60,7 @@ impl CapturedTable {
                 futures::try_join!(bronze.write(changes), silver.write(current))?;
                 copied += batch.num_rows() as u64;
                 progress(copied);
+                failpoint("chunk_copied").await?;
             }
             Ok(copied)
         };
@@ -71,6 +73,7 @@ impl CapturedTable {
             }
         };
         let (changes, current) = (bronze.close().await?, silver.close().await?);
+        failpoint("file_put").await?;
         self.bronze.commit(&self.source, &Work::Append(changes), at).await?;
         self.silver.commit(&self.source, &Work::Replace(current), at).await?;
         self.stale = false;

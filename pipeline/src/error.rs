@@ -2,6 +2,7 @@
 
 use lakeward_cdc::CdcError;
 use lakeward_change::Lsn;
+use lakeward_faults::Injected;
 use lakeward_lakehouse::LakeError;
 
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,8 @@ pub enum PipelineError {
     CutRefused { lsn: Lsn, reason: String },
     #[error("{0} stopped unexpectedly; what it had not committed is read again from the source")]
     Stopped(&'static str),
+    #[error("the pipeline failed on demand")]
+    Injected(#[from] Injected),
 }
 
 impl PipelineError {
@@ -43,7 +46,7 @@ impl PipelineError {
             }
             Self::Lake(error) => error.is_retryable(),
             Self::Control(error) => error.is_retryable(),
-            Self::CutRefused { .. } | Self::Stopped(_) => true,
+            Self::CutRefused { .. } | Self::Stopped(_) | Self::Injected(_) => true,
             Self::NothingToCapture { .. }
             | Self::NothingCaptured { .. }
             | Self::LeftOut { .. }

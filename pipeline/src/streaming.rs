@@ -263,6 +263,7 @@ impl<'a> Streaming<'a> {
     async fn finish_cut(&mut self, watermark: Arc<Watermark>) -> Result<(), PipelineError> {
         self.cut = None;
         self.behind.finish_cut();
+        lakeward_faults::failpoint("confirm_sent").await?;
         self.stream.confirm(watermark.lsn);
         self.watermark_at = Instant::now();
         self.watermark = Arc::clone(&watermark);

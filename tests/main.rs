@@ -3,6 +3,7 @@
 mod capture;
 mod command;
 mod demo;
+mod failpoints;
 mod kills;
 mod readers;
 mod serving;

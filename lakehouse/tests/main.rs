@@ -8,5 +8,6 @@ mod features;
 mod fingerprints;
 mod histories;
 mod source;
+mod storms;
 mod tables;
 mod watermarks;

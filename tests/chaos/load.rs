@@ -49,7 +49,7 @@ const ODD: &str = r#"
 /// Makes the tables, each of a hundred thousand rows or more where it can be.
 pub async fn prepare(stand: &Stand) {
     let mut seed = stand.lakeward(&["simulate", "seed", "--postgres-url", &stand.url]);
-    seed.args(["--customers", "3000", "--products", "500"]);
+    seed.args(["--customers", "1600", "--products", "500"]);
     succeed(seed);
     stand.sql(ODD).await;
     let (mut columns, mut values) = (String::new(), String::new());

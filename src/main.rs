@@ -24,6 +24,11 @@ fn main() -> ExitCode {
         Err(error) => return exit::report(&error.into(), cli.global.json),
     };
     let json = cli.global.json;
+    if let Ok(spec) = std::env::var("FAILPOINTS")
+        && let Err(error) = lakeward_faults::arm(&spec)
+    {
+        return exit::report(&error.into(), json);
+    }
     let ended = runtime.block_on(commands::run(cli));
     // What still runs in the background must not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));

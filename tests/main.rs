@@ -1,8 +1,10 @@
 //! The command from end to end, as its users run it, on a real Postgres.
 
 mod capture;
+mod chaos;
 mod command;
 mod demo;
+mod failpoints;
 mod kills;
 mod owners;
 mod readers;

@@ -1,15 +1,11 @@
 //! Who may write, and what a copy that died leaves behind.
 
-use std::process::Command;
+use nix::sys::signal::Signal;
 
 use crate::stand::{Background, Stand, succeed, text, until};
 
 /// Rows of each of the tables; enough that a copy takes a while.
 const ROWS: i64 = 300_000;
-
-fn signal(name: &str, pid: u32) {
-    assert!(Command::new("kill").args([name, &pid.to_string()]).status().expect("kill runs").success());
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_copy_that_died_goes_on_with_the_tables_it_lacks() {
@@ -38,7 +34,7 @@ async fn a_second_ingester_waits_and_takes_over_from_one_that_stands_still() {
     stand.sql("create table t(id int primary key)").await;
     stand.sql("alter system set wal_sender_timeout = '3s'").await;
     stand.sql("select pg_reload_conf()").await;
-    let first = stand.start_ingester().await;
+    let mut first = stand.start_ingester().await;
     stand.sql("insert into t select generate_series(1, 100)").await;
     let second = Background::start(stand.capture(&["ingest"]));
     let control = lakeward_postgres::connect(&stand.server.url("control")).await.expect("a connection");
@@ -46,15 +42,15 @@ async fn a_second_ingester_waits_and_takes_over_from_one_that_stands_still() {
         control.query_one("select max(term) from leases", &[]).await.expect("it runs").get(0)
     };
     until("the first one owns the source", async || term().await == 1).await;
-    signal("-STOP", first.pid());
+    first.signal(Signal::SIGSTOP);
     stand.sql("insert into t select generate_series(101, 200)").await;
     // Nobody renews its lease: half a minute is made shorter here.
     control.batch_execute("update leases set renewed_at = now() - interval '1 hour'").await.expect("it runs");
     until("the second one has taken over", async || term().await == 2).await;
     stand.sql("insert into t select generate_series(201, 300)").await;
     assert_eq!(stand.reconcile(), [("public.t".to_owned(), 300)]);
-    signal("-CONT", first.pid());
-    until("the first one sees that it is not the owner any more", async || !first.is_running()).await;
+    first.signal(Signal::SIGCONT);
+    until("the first one sees that it is not the owner any more", async || first.ended().is_some()).await;
     stand.sql("insert into t values (301)").await;
     assert_eq!(stand.reconcile(), [("public.t".to_owned(), 301)]);
     second.interrupt();

@@ -1,11 +1,18 @@
 //! What the tests stand on: a Postgres of their own, a lake in a temporary folder, and the command itself.
 
 use std::{
-    process::{Child, Command, Output, Stdio},
+    collections::BTreeMap,
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
 
+use arrow::{array::AsArray, datatypes::Int64Type};
+use lakeward_lakehouse::{Lake, Watermark};
 use lakeward_postgres::{EmbeddedOptions, EmbeddedPostgres};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir};
 use tokio_postgres::Client;
@@ -23,8 +30,13 @@ pub struct Stand {
 
 impl Stand {
     pub async fn new() -> Self {
+        Self::start(false).await
+    }
+
+    /// With `fsync`, as slow and as lasting as a shop's own server.
+    pub async fn start(fsync: bool) -> Self {
         let data = tempfile::tempdir().expect("a folder for Postgres");
-        let options = EmbeddedOptions { fsync: false, ..EmbeddedOptions::new(data.path()) };
+        let options = EmbeddedOptions { fsync, ..EmbeddedOptions::new(data.path()) };
         let server = EmbeddedPostgres::start(options).await.expect("Postgres starts");
         for database in ["shop", "control"] {
             server.create_database(database).await.expect("a database");
@@ -72,6 +84,27 @@ impl Stand {
         })
         .await;
         ingester
+    }
+
+    pub fn open_lake(&self) -> Lake {
+        Lake::open(self.lake_path(), BTreeMap::new()).expect("the lake opens")
+    }
+
+    /// The newest watermark; none before the first copy is whole.
+    pub async fn watermark(&self) -> Option<Watermark> {
+        self.open_lake().latest_watermark(None).await.expect("the watermarks can be read")
+    }
+
+    /// How many changes are in a table's bronze more than once.
+    pub async fn doubled_in_bronze(&self, path: &str) -> i64 {
+        let lake = self.open_lake();
+        let session = lake.session();
+        let provider = lake.read(path, None).await.expect("bronze reads");
+        session.register_table("bronze", provider).expect("it registers");
+        let query = "select (select count(*) from bronze)
+            - (select count(*) from (select distinct _epoch, _commit, _order from bronze)) as doubled";
+        let found = session.sql(query).await.expect("it plans").collect().await.expect("it runs");
+        found[0].column(0).as_primitive::<Int64Type>().value(0)
     }
 
     /// Runs `reconcile`, which must find no difference; gives the rows of each table.
@@ -136,21 +169,23 @@ impl Background {
     }
 
     pub fn kill(mut self) {
-        assert!(self.child.try_wait().expect("a child").is_none(), "it ended by itself before it was killed");
+        assert!(self.ended().is_none(), "it ended by itself before it was killed: {}", self.said());
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it is gone");
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child")
     }
 
-    pub fn is_running(&self) -> bool {
-        let pid = self.pid().to_string();
-        // A process that has ended and was not waited for is a zombie.
-        let output = Command::new("ps").args(["-o", "stat=", "-p", &pid]).output().expect("ps runs");
-        let state = text(&output.stdout);
-        !state.trim().is_empty() && !state.starts_with('Z')
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.said.path()).expect("text")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
+        kill(pid, signal).expect("it is there");
     }
 
     /// Ctrl-C; it must end by itself, with exit code 0.
@@ -161,12 +196,11 @@ impl Background {
 
     /// Ctrl-C; it must end by itself. Its exit code, and what it said on standard error.
     pub fn interrupted(mut self) -> (Option<i32>, String) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+        self.signal(Signal::SIGINT);
         let began = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                return (status.code(), std::fs::read_to_string(self.said.path()).expect("text"));
+            if let Some(status) = self.ended() {
+                return (status.code(), self.said());
             }
             assert!(began.elapsed() < PATIENCE, "Ctrl-C did not stop it");
             std::thread::sleep(Duration::from_millis(20));

@@ -15,6 +15,7 @@ use deltalake::{
     protocol::{DeltaOperation, SaveMode},
     table::state::DeltaTableState,
 };
+use lakeward_faults::failpoint;
 
 use crate::{LakeError, silver::Upsert, table::Table};
 
@@ -91,6 +92,7 @@ pub(crate) fn backoff() -> ExponentialBuilder {
 }
 
 async fn outcome(table: &mut Table, txns: &[Txn]) -> Result<Outcome, LakeError> {
+    failpoint("txn_read").await?;
     table.reload().await?;
     let (mut landed, mut untouched) = (true, true);
     for txn in txns {
@@ -106,6 +108,13 @@ async fn outcome(table: &mut Table, txns: &[Txn]) -> Result<Outcome, LakeError> 
 }
 
 async fn attempt(table: &Table, work: &Work<'_>, txns: &[Txn]) -> Result<DeltaTableState, LakeError> {
+    failpoint("commit_sent").await?;
+    let state = send(table, work, txns).await?;
+    failpoint("commit_answered").await?;
+    Ok(state)
+}
+
+async fn send(table: &Table, work: &Work<'_>, txns: &[Txn]) -> Result<DeltaTableState, LakeError> {
     let (actions, mode) = match work {
         Work::Nothing => (Vec::new(), SaveMode::Append),
         Work::Define(definition) => (vec![Action::Metadata(definition.as_ref().clone())], SaveMode::Append),

@@ -6,6 +6,7 @@ use arrow::array::RecordBatch;
 use deltalake::datafile::writer::DeltaWriter;
 use futures::{Stream, TryStreamExt};
 use lakeward_change::{Evolution, Lsn, Position};
+use lakeward_faults::failpoint;
 
 use crate::{
     CapturedTable, LakeError, bronze,
@@ -57,6 +58,7 @@ impl CapturedTable {
                 futures::try_join!(bronze.write(changes), silver.write(current))?;
                 copied += batch.num_rows() as u64;
                 progress(copied);
+                failpoint("chunk_copied").await?;
             }
             Ok(copied)
         };
@@ -69,6 +71,7 @@ impl CapturedTable {
             }
         };
         let (changes, current) = (bronze.close().await?, silver.close().await?);
+        failpoint("file_put").await?;
         self.bronze.commit(&self.source, &Work::Append(changes), at).await?;
         let definition = match &self.evolution {
             Evolution::Same => None,

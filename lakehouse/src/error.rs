@@ -2,6 +2,7 @@
 
 use deltalake::{DeltaTableError, datafusion::error::DataFusionError, kernel::transaction::TransactionError};
 use lakeward_change::{FoldError, Position};
+use lakeward_faults::Injected;
 
 /// `table` is a table's path relative to the lake, as `silver/orders`.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,8 @@ pub enum LakeError {
     Features { table: String, reason: String },
     #[error("a record in {table} cannot be read: {reason}")]
     Damaged { table: String, reason: String },
+    #[error("the lake failed on demand")]
+    Injected(#[from] Injected),
 }
 
 fn store_may_recover(error: &object_store::Error) -> bool {
@@ -97,6 +100,7 @@ impl LakeError {
                 || error.downcast_ref().is_some_and(kernel_may_recover)
                 || error.is::<std::io::Error>()
                 || error.is::<TransactionError>()
+                || error.is::<Injected>()
         })
     }
 

@@ -16,6 +16,7 @@ use deltalake::{
     table::{config::TablePropertiesExt, state::DeltaTableState},
 };
 use lakeward_change::TableSchema;
+use lakeward_faults::failpoint;
 use parquet::{basic::Compression, file::properties::WriterProperties};
 
 use crate::{Lake, LakeError};
@@ -212,7 +213,9 @@ impl Table {
                 return Err(LakeError::delta(&self.path, "written to")(error));
             }
         }
-        writer.close().await.map_err(LakeError::delta(&self.path, "written to"))
+        let files = writer.close().await.map_err(LakeError::delta(&self.path, "written to"))?;
+        failpoint("file_put").await?;
+        Ok(files)
     }
 }
 

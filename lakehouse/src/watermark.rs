@@ -10,6 +10,7 @@ use arrow::{
 };
 use deltalake::datafusion::{common::Column, logical_expr::Expr, prelude::lit};
 use lakeward_change::{ChangeBatch, Lsn, StoppedTable, TableId};
+use lakeward_faults::failpoint;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -140,7 +141,9 @@ impl Lake {
         let before = table.txn(&app_id).await?;
         let after = before.unwrap_or(0) + 1;
         let files = table.stage(&[row(watermark, after)?]).await?;
-        commit(&mut table, &Work::Append(files), &[Txn { app_id, before, after }]).await
+        failpoint("watermark_sent").await?;
+        commit(&mut table, &Work::Append(files), &[Txn { app_id, before, after }]).await?;
+        Ok(failpoint("watermark_written").await?)
     }
 
     /// The newest watermark of a source; of all sources, the one with the newest stream time.

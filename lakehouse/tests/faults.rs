@@ -1,17 +1,24 @@
-//! An object store that fails when told to.
+//! An object store that fails when told to, or as a seed has it.
 
 use std::{
     fmt,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{StreamExt, stream::BoxStream};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory,
+    path::Path,
 };
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::Notify;
+
+/// Of a hundred requests in a storm, so many go wrong.
+const STORM: u32 = 4;
+const SLOW: Duration = Duration::from_millis(5);
 
 /// What goes wrong with a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,11 +31,24 @@ pub enum Fault {
     RetryFindsItself,
     /// Nothing is written, and no answer comes: whoever waits is dropped, as by a crash.
     Hangs,
+    /// It is written, after a while.
+    Slow,
+}
+
+/// What goes wrong with a read.
+#[derive(Debug, Clone, Copy)]
+enum ReadFault {
+    Refused,
+    /// The body ends too early.
+    Torn,
+    Slow,
 }
 
 impl Fault {
     /// Those that answer.
     pub const ALL: [Self; 3] = [Self::Refused, Self::AnswerLost, Self::RetryFindsItself];
+    const EVERY: [Self; 5] =
+        [Self::RetryFindsItself, Self::Refused, Self::AnswerLost, Self::Hangs, Self::Slow];
 }
 
 #[derive(Debug)]
@@ -45,6 +65,9 @@ pub struct FaultyStore {
     plan: Mutex<Option<Plan>>,
     /// This many lists fail.
     blind: Mutex<usize>,
+    /// While there is one, requests go wrong at random.
+    storm: Mutex<Option<StdRng>>,
+    struck: Mutex<usize>,
     hung: Notify,
 }
 
@@ -63,6 +86,28 @@ impl FaultyStore {
         *self.blind.lock().unwrap() = times;
     }
 
+    /// From now on requests go wrong at random: writes in every way, reads are refused or cut short, all may be slow.
+    pub fn storm(&self, seed: u64) {
+        *self.storm.lock().unwrap() = Some(StdRng::seed_from_u64(seed));
+    }
+
+    /// The storm is over; how many requests it struck.
+    pub fn calm(&self) -> usize {
+        *self.storm.lock().unwrap() = None;
+        std::mem::take(&mut *self.struck.lock().unwrap())
+    }
+
+    /// One of `kinds` if the storm strikes this request.
+    fn gust<T: Copy>(&self, kinds: &[T]) -> Option<T> {
+        let mut storm = self.storm.lock().unwrap();
+        let random = storm.as_mut()?;
+        if random.random_range(0..100) >= STORM {
+            return None;
+        }
+        *self.struck.lock().unwrap() += 1;
+        Some(kinds[random.random_range(0..kinds.len())])
+    }
+
     /// Waits until a write hangs.
     pub async fn hung(&self) {
         self.hung.notified().await;
@@ -75,7 +120,11 @@ impl FaultyStore {
 
     fn strike(&self, location: &Path) -> Option<Fault> {
         let mut plan = self.plan.lock().unwrap();
-        let active = plan.as_mut().filter(|plan| location.as_ref().contains(&plan.path))?;
+        let Some(active) = plan.as_mut().filter(|plan| location.as_ref().contains(&plan.path)) else {
+            // Data files have names of their own: nobody else's can be found there.
+            let log = location.as_ref().contains("_delta_log");
+            return self.gust(if log { &Fault::EVERY } else { &Fault::EVERY[1..] });
+        };
         let fault = active.fault;
         active.times -= 1;
         if active.times == 0 {
@@ -87,6 +136,22 @@ impl FaultyStore {
     fn failed(what: &'static str) -> Error {
         Error::Generic { store: "faulty", source: what.into() }
     }
+}
+
+/// Half of the body, then an error.
+fn torn(whole: GetResult) -> GetResult {
+    let (meta, range, attributes) = (whole.meta.clone(), whole.range.clone(), whole.attributes.clone());
+    let body = futures::stream::once(whole.bytes()).flat_map(|bytes| {
+        let parts = match bytes {
+            Ok(bytes) => {
+                let half = bytes.slice(..bytes.len() / 2);
+                vec![Ok(half), Err(FaultyStore::failed("the body was cut short"))]
+            }
+            Err(error) => vec![Err(error)],
+        };
+        futures::stream::iter(parts)
+    });
+    GetResult { payload: GetResultPayload::Stream(body.boxed()), meta, range, attributes }
 }
 
 impl fmt::Display for FaultyStore {
@@ -106,9 +171,12 @@ impl ObjectStore for FaultyStore {
             self.hung.notify_one();
             futures::future::pending::<()>().await;
         }
+        if fault == Some(Fault::Slow) {
+            tokio::time::sleep(SLOW).await;
+        }
         let result = self.inner.put_opts(location, payload, options).await?;
         match fault {
-            None => Ok(result),
+            None | Some(Fault::Slow) => Ok(result),
             Some(Fault::RetryFindsItself) => Err(Error::AlreadyExists {
                 path: location.to_string(),
                 source: "a retry found the object".into(),
@@ -126,7 +194,15 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
+        match self.gust(&[ReadFault::Refused, ReadFault::Torn, ReadFault::Slow]) {
+            None => self.inner.get_opts(location, options).await,
+            Some(ReadFault::Refused) => Err(Self::failed("the read was refused")),
+            Some(ReadFault::Torn) => self.inner.get_opts(location, options).await.map(torn),
+            Some(ReadFault::Slow) => {
+                tokio::time::sleep(SLOW).await;
+                self.inner.get_opts(location, options).await
+            }
+        }
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -137,6 +213,9 @@ impl ObjectStore for FaultyStore {
         let mut blind = self.blind.lock().unwrap();
         if *blind > 0 {
             *blind -= 1;
+            return Box::pin(futures::stream::once(async { Err(Self::failed("the list was refused")) }));
+        }
+        if self.gust(&[()]).is_some() {
             return Box::pin(futures::stream::once(async { Err(Self::failed("the list was refused")) }));
         }
         self.inner.list(prefix)

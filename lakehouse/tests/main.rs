@@ -9,5 +9,6 @@ mod fingerprints;
 mod histories;
 mod repair;
 mod source;
+mod storms;
 mod tables;
 mod watermarks;

@@ -38,6 +38,8 @@ pub type Rows = BTreeMap<i64, Row>;
 #[derive(Debug, Clone)]
 struct Logged {
     position: Position,
+    /// Where it lies in the log, which is no order.
+    lsn: i64,
     op: Op,
     id: Option<i64>,
     old_id: Option<i64>,
@@ -45,24 +47,57 @@ struct Logged {
     kept_notes: bool,
 }
 
+impl Logged {
+    fn apply(&self, rows: &mut Rows) {
+        match (self.op, self.id) {
+            (Op::Truncate, _) => rows.clear(),
+            (Op::Delete, Some(id)) => drop(rows.remove(&id)),
+            (_, Some(id)) => {
+                let before = rows.remove(&self.old_id.unwrap_or(id));
+                let mut row = self.row.clone();
+                if self.kept_notes {
+                    row.notes = before.expect("a row that is updated is there").notes;
+                }
+                rows.insert(id, row);
+            }
+            (_, None) => panic!("a change without a key"),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Source {
     pub rows: Rows,
+    /// The rows that this epoch began with.
+    base: Rows,
     epoch: i64,
     commit: i64,
     order: i64,
+    /// Where the log ends; transactions of several sessions lie in it one across the other.
+    lsn: i64,
+    one_lsn: bool,
     log: Vec<Logged>,
 }
 
 impl Default for Source {
     fn default() -> Self {
-        Self { rows: Rows::new(), epoch: EPOCH, commit: SNAPSHOT, order: 0, log: Vec::new() }
+        Self {
+            rows: Rows::new(),
+            base: Rows::new(),
+            epoch: EPOCH,
+            commit: SNAPSHOT,
+            order: 0,
+            lsn: SNAPSHOT - 50,
+            one_lsn: false,
+            log: Vec::new(),
+        }
     }
 }
 
 impl Source {
     pub fn with_rows(rows: impl IntoIterator<Item = (i64, Row)>) -> Self {
-        Self { rows: rows.into_iter().collect(), ..Self::default() }
+        let rows: Rows = rows.into_iter().collect();
+        Self { base: rows.clone(), rows, ..Self::default() }
     }
 
     /// What is logged from here on belongs to the next transaction.
@@ -75,12 +110,31 @@ impl Source {
         self.epoch = epoch;
         self.commit();
         self.log.clear();
+        self.base = self.rows.clone();
     }
 
     fn log(&mut self, op: Op, id: Option<i64>, old_id: Option<i64>, row: Row, kept_notes: bool) {
         self.order += 1;
+        if !self.one_lsn {
+            self.lsn += 1;
+        }
         let position = Position { epoch: self.epoch, commit: self.commit, order: self.order };
-        self.log.push(Logged { position, op, id, old_id, row, kept_notes });
+        self.log.push(Logged { position, lsn: self.lsn, op, id, old_id, row, kept_notes });
+    }
+
+    /// What is logged within is one record of the log.
+    pub fn at_one_lsn(&mut self, statement: impl FnOnce(&mut Self)) {
+        self.lsn += 1;
+        self.one_lsn = true;
+        statement(self);
+        self.one_lsn = false;
+    }
+
+    /// Postgres logs an insert before it checks its unique indexes.
+    pub fn log_last_two_the_other_way_round(&mut self) {
+        if let [.., a, b] = &mut self.log[..] {
+            std::mem::swap(&mut a.lsn, &mut b.lsn);
+        }
     }
 
     pub fn insert(&mut self, id: i64, row: Row) {
@@ -120,6 +174,22 @@ impl Source {
         self.log(Op::Truncate, None, None, Row::default(), false);
     }
 
+    /// The rows as the changes up to a position leave them.
+    pub fn rows_at(&self, position: Position) -> Rows {
+        assert_eq!(position.epoch, self.epoch, "positions of two epochs are not compared");
+        let mut rows = self.base.clone();
+        for change in self.log.iter().take_while(|change| change.position <= position) {
+            change.apply(&mut rows);
+        }
+        rows
+    }
+
+    /// Whether a change is its transaction's last so far.
+    pub fn ends_transaction(&self, change: usize) -> bool {
+        let commit = |change: usize| self.log.get(change).map(|change| change.position.commit);
+        commit(change) != commit(change + 1)
+    }
+
     pub fn changes(&self) -> usize {
         self.log.len()
     }
@@ -144,6 +214,7 @@ impl Source {
             .iter()
             .map(|(id, row)| Logged {
                 position: Position::default(),
+                lsn: 0,
                 op: Op::Read,
                 id: Some(*id),
                 old_id: None,
@@ -194,7 +265,7 @@ fn batch(log: &[Logged]) -> ChangeBatch {
         ops: log.iter().map(|l| l.op).collect(),
         commits: number(|l| l.position.commit),
         orders: number(|l| l.position.order),
-        lsns: number(|l| l.position.commit - 1),
+        lsns: number(|l| l.lsn),
         xids: number(|l| l.position.commit * 7),
         committed_at: times(log.iter().map(|l| Some(TAKEN_AT + l.position.commit)).collect()),
         values: RecordBatch::try_new(table.arrow(), values).unwrap(),
@@ -253,6 +324,47 @@ pub async fn silver(lake: &Lake, table: &CapturedTable, version: Option<i64>) ->
         }
     }
     rows
+}
+
+/// The rows that a naive fold makes of the newest epoch in bronze, and the last position in it; none comes twice.
+pub async fn folded(lake: &Lake, table: &CapturedTable) -> (Rows, Position) {
+    let epoch = table.epoch().unwrap();
+    let sql = format!(
+        r#"SELECT id, "Notes", price, at, _op, _epoch, _commit, _order, _old_key['id'] AS old_id,
+        _unavailable IS NOT NULL AS kept FROM t WHERE _epoch = {epoch}
+        ORDER BY _commit, _order"#
+    );
+    let (mut rows, mut last) = (Rows::new(), Position::default());
+    for batch in query(lake, table.bronze_path(), None, &sql).await {
+        let number = |column: usize, row: usize| {
+            let numbers = batch.column(column).as_primitive::<Int64Type>();
+            numbers.is_valid(row).then(|| numbers.value(row))
+        };
+        let notes = batch.column(1).as_string::<i32>();
+        let prices = batch.column(2).as_primitive::<Decimal128Type>();
+        let times = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+        for i in 0..batch.num_rows() {
+            let position = Position { epoch, commit: number(6, i).unwrap(), order: number(7, i).unwrap() };
+            // Copied rows lie before all others, the last one first.
+            assert!(position > last, "{position:?} comes twice in bronze");
+            last = position;
+            let change = Logged {
+                position: last,
+                lsn: 0,
+                op: Op::from_letter(batch.column(4).as_string::<i32>().value(i)).unwrap(),
+                id: number(0, i),
+                old_id: number(8, i),
+                row: Row {
+                    notes: notes.is_valid(i).then(|| notes.value(i).to_owned()),
+                    price: prices.is_valid(i).then(|| prices.value(i)),
+                    at: times.is_valid(i).then(|| times.value(i)),
+                },
+                kept_notes: batch.column(9).as_boolean().value(i),
+            };
+            change.apply(&mut rows);
+        }
+    }
+    (rows, last)
 }
 
 async fn number(lake: &Lake, path: &str, sql: &str) -> i64 {

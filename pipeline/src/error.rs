@@ -5,6 +5,7 @@ use std::time::Duration;
 use backon::ExponentialBuilder;
 use lakeward_cdc::CdcError;
 use lakeward_change::Lsn;
+use lakeward_faults::Injected;
 use lakeward_lakehouse::LakeError;
 
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,8 @@ pub enum PipelineError {
     RepairRefused { table: String, reason: String },
     #[error("{0} stopped unexpectedly; what it had not committed is read again from the source")]
     Stopped(&'static str),
+    #[error("the pipeline failed on demand")]
+    Injected(#[from] Injected),
 }
 
 impl PipelineError {
@@ -48,7 +51,7 @@ impl PipelineError {
             }
             Self::Lake(error) => error.is_retryable(),
             Self::Control(error) => error.is_retryable(),
-            Self::CutRefused { .. } | Self::Stopped(_) => true,
+            Self::CutRefused { .. } | Self::Stopped(_) | Self::Injected(_) => true,
             Self::NothingToCapture { .. }
             | Self::NothingCaptured { .. }
             | Self::LeftOut { .. }

@@ -293,6 +293,7 @@ impl Streaming {
         self.cut = None;
         self.behind.finish_cut();
         let hold = copies.hold(self.options.stopped_grace);
+        lakeward_faults::failpoint("confirm_sent").await?;
         self.stream.confirm(hold.map_or(watermark.lsn, |hold| hold.min(watermark.lsn)));
         self.unmarked = false;
         self.watermark_at = Instant::now();

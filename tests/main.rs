@@ -4,6 +4,7 @@ mod capture;
 mod command;
 mod demo;
 mod kills;
+mod maintenance;
 mod readers;
 mod serving;
 mod slots;

@@ -38,7 +38,8 @@ pub(crate) enum Work<'a> {
     Replace(Vec<Add>),
     /// Removes the files with this value of the partition column, then adds some.
     ReplacePartition { column: &'a str, value: String, files: Vec<Add> },
-    /// Removes exactly these files and adds some; moves no position, so it needs no identifiers.
+    /// Removes exactly these files and adds some; moves no position, so it needs no identifiers
+    /// of its own.
     Exchange { removed: Vec<Remove>, added: Vec<Add>, operation: DeltaOperation },
     /// Updates, inserts and deletes rows by key; nothing but the identifiers if no row changes.
     Merge(&'a Upsert<'a>),
@@ -94,14 +95,16 @@ pub(crate) fn backoff() -> ExponentialBuilder {
 
 async fn outcome(table: &mut Table, work: &Work<'_>, txns: &[Txn]) -> Result<Outcome, LakeError> {
     table.reload().await?;
-    if let Work::Exchange { removed, added, .. } = work {
-        return exchange_outcome(table, removed, added);
-    }
     let (mut landed, mut untouched) = (true, true);
     for txn in txns {
         let now = table.txn(&txn.app_id).await?;
         landed &= now == Some(txn.after);
         untouched &= now == txn.before;
+    }
+    if let Work::Exchange { removed, added, .. } = work
+        && (landed || untouched)
+    {
+        return exchange_outcome(table, removed, added);
     }
     Ok(match (landed, untouched) {
         (true, _) => Outcome::Landed,

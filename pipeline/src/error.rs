@@ -1,7 +1,7 @@
 //! What can go wrong between a source and the lake.
 
 use lakeward_cdc::CdcError;
-use lakeward_change::Lsn;
+use lakeward_change::{Lsn, TableId};
 use lakeward_lakehouse::LakeError;
 
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,10 @@ pub enum PipelineError {
     SlotLost { slot: String },
     #[error("nothing of {source_name} is in the lake yet: run `lakeward ingest` first")]
     NothingCaptured { source_name: String },
+    #[error("{table} is not captured; `lakeward table list` shows what is")]
+    NotCaptured { table: TableId },
+    #[error("the ingester answers requests in words of another version of Lakeward")]
+    Answer(#[from] serde_json::Error),
     #[error("the ingester made no cut at {lsn}: {reason}")]
     CutRefused { lsn: Lsn, reason: String },
     #[error("{0} stopped unexpectedly; what it had not committed is read again from the source")]
@@ -46,6 +50,8 @@ impl PipelineError {
             Self::CutRefused { .. } | Self::Stopped(_) => true,
             Self::NothingToCapture { .. }
             | Self::NothingCaptured { .. }
+            | Self::NotCaptured { .. }
+            | Self::Answer(_)
             | Self::LeftOut { .. }
             | Self::SlotLost { .. } => false,
         }

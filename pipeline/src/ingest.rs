@@ -18,6 +18,7 @@ use crate::{
     handle::Command,
     start::{Origin, Start, decide},
     streaming::{Streaming, Subscribers},
+    upkeep::Maintenance,
 };
 
 /// An attempt that ran this long was healthy: the waiting time starts over.
@@ -37,6 +38,7 @@ pub struct Options {
     pub memory_bytes: usize,
     /// Tables copied at the same time.
     pub copy_parallel: usize,
+    pub maintenance: Maintenance,
     /// End once everything the server had flushed, at the moment the pipeline caught up, is durable.
     pub until_idle: bool,
 }

@@ -17,6 +17,7 @@ mod request;
 mod start;
 mod status;
 mod streaming;
+mod upkeep;
 
 pub use error::PipelineError;
 pub use event::{Event, Observer};
@@ -25,3 +26,4 @@ pub use ingest::{Options, Pipeline};
 pub use progress::{Progress, TableBehind};
 pub use reconcile::{Difference, DifferenceKind, ReconcileReport, TableReport, Waits, reconcile};
 pub use status::{Status, TableStatus, status};
+pub use upkeep::{Chore, Maintained, Maintenance, maintain};

@@ -86,7 +86,8 @@ impl<'a> Streaming<'a> {
         watermark: Arc<Watermark>,
     ) -> Result<Self, PipelineError> {
         let options = pipeline.options.clone();
-        let limits = Limits { rows: options.flush_rows, bytes: options.flush_bytes };
+        let maintenance = options.maintenance;
+        let limits = Limits { rows: options.flush_rows, bytes: options.flush_bytes, maintenance };
         let idle = if options.until_idle { Idle::CatchingUp(source.flush_lsn().await?) } else { Idle::Never };
         let stream = source.stream(watermark.lsn, watermark.epoch).await?;
         let mut tasks = JoinSet::new();

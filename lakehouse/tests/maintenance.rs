@@ -142,7 +142,7 @@ async fn a_table_is_left_alone_until_it_is_due() {
     assert!(table.optimize(due).await.unwrap().files_removed >= 4);
     let never_captured = &mut open(&Lake::open("memory:///", BTreeMap::new()).unwrap()).await;
     assert_eq!(never_captured.optimize(Compaction::Whole).await.unwrap(), Compacted::default());
-    assert_eq!(never_captured.vacuum(&newest(1), LATER).await.unwrap(), Vacuumed::default());
+    assert_eq!(never_captured.vacuum(newest(1), LATER).await.unwrap(), Vacuumed::default());
 }
 
 #[tokio::test]
@@ -167,8 +167,8 @@ async fn kept_watermarks_can_be_read_and_the_rest_is_gone() {
     let logs = objects(&store, &format!("{}/_delta_log", table.silver_path())).await.len();
     let waiting = Retention { grace: Duration::from_secs(3600), ..newest(8) };
     let now = chrono::Utc::now().timestamp_micros();
-    assert_eq!(table.vacuum(&waiting, now).await.unwrap(), Vacuumed::default(), "all is too young");
-    let done = table.vacuum(&newest(8), LATER).await.unwrap();
+    assert_eq!(table.vacuum(waiting, now).await.unwrap(), Vacuumed::default(), "all is too young");
+    let done = table.vacuum(newest(8), LATER).await.unwrap();
     assert!(done.files > 0 && done.log_entries > 0, "{done:?}");
     let (kept, gone) = (&history[history.len() - 8..], &history[..history.len() - 8]);
     for (watermark, rows, changes) in kept {
@@ -186,7 +186,7 @@ async fn kept_watermarks_can_be_read_and_the_rest_is_gone() {
     assert_eq!(count(&sequences), 8);
     let last = &history.last().unwrap().0;
     assert_eq!(lake.latest_watermark(Some("shop")).await.unwrap().as_ref(), Some(last));
-    assert_eq!(table.vacuum(&newest(8), LATER).await.unwrap(), Vacuumed::default());
+    assert_eq!(table.vacuum(newest(8), LATER).await.unwrap(), Vacuumed::default());
 
     // Identifiers have survived compactions, checkpoints and the log's clean-up.
     let mut table = open(&lake).await;
@@ -239,10 +239,10 @@ async fn maintenance_on_a_store_that_fails_loses_and_doubles_nothing() {
             mark(&lake, &table, 2000).await;
             store.fail(fault, place, 3);
             let _ = table.optimize(Compaction::Whole).await;
-            let _ = table.vacuum(&newest(1), LATER).await;
+            let _ = table.vacuum(newest(1), LATER).await;
             one_flush(&mut table, &mut source, 50).await;
             table.optimize(Compaction::Whole).await.unwrap();
-            table.vacuum(&newest(1), LATER).await.unwrap();
+            table.vacuum(newest(1), LATER).await.unwrap();
             assert!(store.struck());
             one_flush(&mut table, &mut source, 51).await;
             assert_eq!(silver(&lake, &table, None).await, source.rows, "{fault:?} at {place}");

@@ -23,7 +23,7 @@ pub(crate) enum Message {
     Flush,
     /// A transaction's end: write what is buffered, then answer with the versions that hold it.
     Mark(oneshot::Sender<WatermarkTable>),
-    /// Someone asks for maintenance of the table; it is done whole, then answered.
+    /// Someone asks for maintenance of the table; it is answered when it is done.
     #[cfg_attr(not(test), expect(dead_code, reason = "requests are not routed to lanes yet"))]
     Maintain { chore: Chore, reply: oneshot::Sender<Result<Maintained, LakeError>> },
 }
@@ -65,7 +65,7 @@ pub(crate) async fn run(
                 Some(reply)
             }
             Message::Maintain { chore, reply } => {
-                let _ = reply.send(upkeep.run(&mut table, chore).await);
+                upkeep.answer(&mut table, chore, reply).await;
                 continue;
             }
         };

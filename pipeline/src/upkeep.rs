@@ -10,7 +10,7 @@ use lakeward_lakehouse::{
 };
 use lakeward_postgres::Control;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
 use crate::{Options, PipelineError, error::chain};
 
@@ -65,11 +65,13 @@ pub enum Maintained {
 pub(crate) struct Upkeep {
     maintenance: Maintenance,
     vacuum_at: Instant,
+    /// Under way beside the lane; they end with it.
+    vacuums: JoinSet<()>,
 }
 
 impl Upkeep {
     pub(crate) fn new(maintenance: Maintenance) -> Self {
-        Self { maintenance, vacuum_at: Instant::now() + FIRST_VACUUM }
+        Self { maintenance, vacuum_at: Instant::now() + FIRST_VACUUM, vacuums: JoinSet::new() }
     }
 
     /// What is due, and no more than a lane may wait for. A failure is told and tried again another time: capture does
@@ -77,30 +79,47 @@ impl Upkeep {
     pub(crate) async fn after_mark(&mut self, table: &mut CapturedTable) {
         let hourly = Instant::now() >= self.vacuum_at;
         let files = if hourly { 2 } else { self.maintenance.small_files };
-        let mut done = table.optimize(Compaction::Due { files, bytes: BYTES_AT_ONCE }).await.map(drop);
+        if let Err(error) = table.optimize(Compaction::Due { files, bytes: BYTES_AT_ONCE }).await {
+            tracing::warn!(table = %table.id(), "files were not put together: {}", chain(&error));
+        }
         if hourly {
             self.vacuum_at = Instant::now() + VACUUM_EVERY;
-            done = done.and(self.run(table, Chore::Vacuum).await.map(drop));
-        }
-        if let Err(error) = done {
-            tracing::warn!(table = %table.id(), "maintenance failed, capture goes on: {}", chain(&error));
+            let id = table.id().clone();
+            self.vacuum(table, move |done| {
+                if let Err(error) = done {
+                    tracing::warn!(table = %id, "old files were not removed: {}", chain(&error));
+                }
+            });
         }
     }
 
-    pub(crate) async fn run(&self, table: &mut CapturedTable, chore: Chore) -> Result<Maintained, LakeError> {
-        run(table, chore, &self.maintenance.retention).await
+    /// Does what was asked for; the table's changes wait for an optimize, not for a vacuum.
+    pub(crate) async fn answer(
+        &mut self,
+        table: &mut CapturedTable,
+        chore: Chore,
+        reply: oneshot::Sender<Result<Maintained, LakeError>>,
+    ) {
+        // Whoever no longer waits needs no answer.
+        match chore {
+            Chore::Optimize => {
+                let _ = reply.send(table.optimize(Compaction::Whole).await.map(Maintained::Optimized));
+            }
+            Chore::Vacuum => self.vacuum(table, |done| {
+                let _ = reply.send(done.map(Maintained::Vacuumed));
+            }),
+        }
     }
-}
 
-async fn run(
-    table: &mut CapturedTable,
-    chore: Chore,
-    retention: &Retention,
-) -> Result<Maintained, LakeError> {
-    Ok(match chore {
-        Chore::Optimize => Maintained::Optimized(table.optimize(Compaction::Whole).await?),
-        Chore::Vacuum => Maintained::Vacuumed(table.vacuum(retention, Utc::now().timestamp_micros()).await?),
-    })
+    fn vacuum(
+        &mut self,
+        table: &CapturedTable,
+        then: impl FnOnce(Result<Vacuumed, LakeError>) + Send + 'static,
+    ) {
+        while self.vacuums.try_join_next().is_some() {}
+        let vacuum = table.vacuum(self.maintenance.retention, Utc::now().timestamp_micros());
+        self.vacuums.spawn(async { then(vacuum.await) });
+    }
 }
 
 /// Does a chore for one captured table: here if nobody ingests its source, else the ingester is asked, and has
@@ -135,5 +154,11 @@ pub async fn maintain(
     if captured.durable().is_none() {
         return Err(missing());
     }
-    Ok(run(&mut captured, chore, &options.maintenance.retention).await?)
+    Ok(match chore {
+        Chore::Optimize => Maintained::Optimized(captured.optimize(Compaction::Whole).await?),
+        Chore::Vacuum => {
+            let now = Utc::now().timestamp_micros();
+            Maintained::Vacuumed(captured.vacuum(options.maintenance.retention, now).await?)
+        }
+    })
 }

@@ -21,6 +21,7 @@ pub struct Config {
     pub source: SourceConfig,
     pub control: ControlConfig,
     pub ingest: IngestConfig,
+    pub maintenance: MaintenanceConfig,
     pub shop: ShopConfig,
     pub recommender: RecommenderConfig,
     pub churn: ChurnConfig,
@@ -75,6 +76,14 @@ pub struct IngestConfig {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+pub struct MaintenanceConfig {
+    pub small_files: usize,
+    pub keep_watermarks: usize,
+    pub keep_hours: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ShopConfig {
     pub users: String,
     pub products: String,
@@ -121,6 +130,17 @@ impl Default for IngestConfig {
             memory_mib: 128,
             copy_parallel: 2,
             stopped_grace_minutes: 10,
+        }
+    }
+}
+
+impl Default for MaintenanceConfig {
+    fn default() -> Self {
+        let library = lakeward_pipeline::Maintenance::default();
+        Self {
+            small_files: library.small_files,
+            keep_watermarks: library.retention.watermarks,
+            keep_hours: library.retention.hours,
         }
     }
 }
@@ -232,6 +252,7 @@ impl Config {
             ("ingest.flush_rows", self.ingest.flush_rows as f64),
             ("ingest.flush_mib", self.ingest.flush_mib as f64),
             ("ingest.copy_parallel", self.ingest.copy_parallel as f64),
+            ("maintenance.keep_watermarks", self.maintenance.keep_watermarks as f64),
             ("recommender.factors", self.recommender.factors as f64),
             ("recommender.iterations", self.recommender.iterations as f64),
             ("churn.windows", self.churn.windows as f64),
@@ -256,6 +277,10 @@ impl Config {
                 "churn.horizon_days is {}: it must be from 1 to 3650",
                 self.churn.horizon_days
             ));
+        }
+        if self.maintenance.small_files < 2 {
+            let given = self.maintenance.small_files;
+            problems.push(format!("maintenance.small_files is {given}: it must be at least 2"));
         }
         if self.ingest.memory_mib < 16 {
             problems.push(format!("ingest.memory_mib is {}: at least 16 are needed", self.ingest.memory_mib));

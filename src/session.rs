@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use lakeward_cdc::{PostgresOptions, TableRule};
 use lakeward_change::TableId;
 use lakeward_features::ShopNames;
-use lakeward_lakehouse::{Lake, Watermark};
-use lakeward_pipeline::Options;
+use lakeward_lakehouse::{Lake, Retention, Watermark};
+use lakeward_pipeline::{Maintenance, Options};
 use lakeward_postgres::{Control, EmbeddedPostgres};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -134,8 +134,16 @@ pub fn pipeline_options(config: &Config) -> Result<Options> {
         memory_bytes: ingest.memory_mib << 20,
         copy_parallel: ingest.copy_parallel,
         stopped_grace: Duration::from_secs(ingest.stopped_grace_minutes * 60),
+        maintenance: maintenance(config),
         until_idle: false,
     })
+}
+
+fn maintenance(config: &Config) -> Maintenance {
+    let given = &config.maintenance;
+    let retention =
+        Retention { watermarks: given.keep_watermarks, hours: given.keep_hours, ..Retention::default() };
+    Maintenance { small_files: given.small_files, retention }
 }
 
 /// The lake's newest watermark: of the configured source, else of any.

@@ -4,12 +4,12 @@
 //! anew and its transaction identifiers decide: a commit whose answer was lost has landed all the same, and the
 //! store's own retry can turn one's own success into "already exists".
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use deltalake::{
     kernel::{
-        Action, Add, Metadata, Transaction,
+        Action, Add, Metadata, Remove, Transaction,
         transaction::{CommitBuilder, CommitProperties, TableReference},
     },
     protocol::{DeltaOperation, SaveMode},
@@ -17,7 +17,11 @@ use deltalake::{
 };
 use lakeward_faults::failpoint;
 
-use crate::{LakeError, silver::Upsert, table::Table};
+use crate::{
+    LakeError,
+    silver::Upsert,
+    table::{Partition, Table},
+};
 
 /// A transaction identifier's value before and after a commit.
 #[derive(Debug)]
@@ -39,6 +43,9 @@ pub(crate) enum Work<'a> {
     Replace { files: Vec<Add>, definition: Option<Box<Metadata>> },
     /// Removes the files with this value of the partition column, then adds some.
     ReplacePartition { column: &'a str, value: String, files: Vec<Add> },
+    /// Removes exactly these files and adds some; moves no position, so it needs no identifiers
+    /// of its own.
+    Exchange { removed: Vec<Remove>, added: Vec<Add>, operation: DeltaOperation },
     /// Updates, inserts and deletes rows by key; nothing but the identifiers if no row changes.
     Merge(&'a Upsert<'a>),
 }
@@ -66,7 +73,7 @@ pub(crate) async fn commit(table: &mut Table, work: &Work<'_>, txns: &[Txn]) -> 
             Err(error) => error,
         };
         tracing::warn!(table = table.path, error = &error as &dyn std::error::Error, "a commit failed");
-        match outcome(table, txns).await {
+        match outcome(table, work, txns).await {
             Ok(Outcome::Landed) => return Ok(()),
             Ok(Outcome::OtherWriter) => return Err(LakeError::OtherWriter { table: table.path.clone() }),
             Ok(Outcome::NotLanded) => {}
@@ -91,7 +98,7 @@ pub(crate) fn backoff() -> ExponentialBuilder {
         .with_jitter()
 }
 
-async fn outcome(table: &mut Table, txns: &[Txn]) -> Result<Outcome, LakeError> {
+async fn outcome(table: &mut Table, work: &Work<'_>, txns: &[Txn]) -> Result<Outcome, LakeError> {
     failpoint("txn_read").await?;
     table.reload().await?;
     let (mut landed, mut untouched) = (true, true);
@@ -99,6 +106,11 @@ async fn outcome(table: &mut Table, txns: &[Txn]) -> Result<Outcome, LakeError> 
         let now = table.txn(&txn.app_id).await?;
         landed &= now == Some(txn.after);
         untouched &= now == txn.before;
+    }
+    if let Work::Exchange { removed, added, .. } = work
+        && (landed || untouched)
+    {
+        return exchange_outcome(table, removed, added);
     }
     Ok(match (landed, untouched) {
         (true, _) => Outcome::Landed,
@@ -115,34 +127,38 @@ async fn attempt(table: &Table, work: &Work<'_>, txns: &[Txn]) -> Result<DeltaTa
 }
 
 async fn send(table: &Table, work: &Work<'_>, txns: &[Txn]) -> Result<DeltaTableState, LakeError> {
-    let (actions, mode) = match work {
-        Work::Nothing => (Vec::new(), SaveMode::Append),
-        Work::Define(definition) => (vec![Action::Metadata(definition.as_ref().clone())], SaveMode::Append),
-        Work::Append(files) => (adds(files), SaveMode::Append),
+    let write = |mode| {
+        let partitions = table.loaded()?.metadata().partition_columns().to_vec();
+        let partition_by = (!partitions.is_empty()).then_some(partitions);
+        Ok::<_, LakeError>(DeltaOperation::Write { mode, partition_by, predicate: None })
+    };
+    let define = |definition: &Metadata| Action::Metadata(definition.clone());
+    let (actions, operation) = match work {
+        Work::Nothing => (Vec::new(), write(SaveMode::Append)?),
+        Work::Define(definition) => (vec![define(definition)], write(SaveMode::Append)?),
+        Work::Append(files) => (adds(files), write(SaveMode::Append)?),
         Work::Replace { files, definition } => {
             let mut actions = replaced(table, files, |_| true)?;
-            actions.extend(definition.iter().map(|definition| Action::Metadata(definition.as_ref().clone())));
-            (actions, SaveMode::Overwrite)
+            actions.extend(definition.iter().map(|definition| define(definition)));
+            (actions, write(SaveMode::Overwrite)?)
         }
         Work::ReplacePartition { column, value, files } => {
             let same =
                 |partition: &Partition| partition.get(*column).is_some_and(|v| v.as_ref() == Some(value));
-            (replaced(table, files, same)?, SaveMode::Overwrite)
+            (replaced(table, files, same)?, write(SaveMode::Overwrite)?)
+        }
+        Work::Exchange { removed, added, operation } => {
+            let removed = removed.iter().cloned().map(Action::Remove);
+            (removed.chain(adds(added)).collect(), operation.clone())
         }
         Work::Merge(upsert) => {
             if let Some(state) = upsert.merge(table, properties(txns)).await? {
                 return Ok(state);
             }
-            (Vec::new(), SaveMode::Append)
+            (Vec::new(), write(SaveMode::Append)?)
         }
     };
     let state = table.loaded()?;
-    let partitions = state.metadata().partition_columns().to_vec();
-    let operation = DeltaOperation::Write {
-        mode,
-        partition_by: (!partitions.is_empty()).then_some(partitions),
-        predicate: None,
-    };
     let committed = CommitBuilder::from(properties(txns))
         .with_actions(actions)
         .build(Some(state as &dyn TableReference), std::sync::Arc::clone(&table.log_store), operation)
@@ -150,8 +166,6 @@ async fn send(table: &Table, work: &Work<'_>, txns: &[Txn]) -> Result<DeltaTable
         .map_err(LakeError::delta(&table.path, "committed to"))?;
     Ok(committed.snapshot())
 }
-
-type Partition = std::collections::HashMap<String, Option<String>>;
 
 fn adds(files: &[Add]) -> Vec<Action> {
     files.iter().cloned().map(Action::Add).collect()
@@ -162,12 +176,23 @@ fn replaced(
     files: &[Add],
     old: impl Fn(&Partition) -> bool,
 ) -> Result<Vec<Action>, LakeError> {
+    Ok(table.removes(old, true)?.into_iter().map(Action::Remove).chain(adds(files)).collect())
+}
+
+/// An exchange's files say how it went: their names are of no other commit. If one to remove is no longer there, its
+/// rows would come back.
+fn exchange_outcome(table: &Table, removed: &[Remove], added: &[Add]) -> Result<Outcome, LakeError> {
     let log = table.snapshot()?.try_log_data().map_err(LakeError::delta(&table.path, "listed"))?;
-    let removed = log
-        .iter()
-        .filter(|file| old(&file.partition_values_map()))
-        .map(|file| Action::Remove(file.remove_action(true)));
-    Ok(removed.chain(adds(files)).collect())
+    let there: HashSet<String> = log.iter().map(|file| file.path().into_owned()).collect();
+    let landed = added.iter().all(|file| there.contains(&file.path));
+    let old = removed.iter().filter(|file| there.contains(&file.path)).count();
+    Ok(if landed && old == 0 {
+        Outcome::Landed
+    } else if old == removed.len() {
+        Outcome::NotLanded
+    } else {
+        Outcome::OtherWriter
+    })
 }
 
 fn properties(txns: &[Txn]) -> CommitProperties {

@@ -71,14 +71,24 @@ impl Half {
         Ok(())
     }
 
+    /// What the owner's commits carry.
+    pub(crate) fn own_txns(&self) -> Vec<Txn> {
+        self.own_term.map(|term| own_txn(self.term, term)).into_iter().collect()
+    }
+
+    /// A commit of the owner's has landed.
+    pub(crate) fn owned(&mut self) {
+        self.term = self.own_term.or(self.term);
+    }
+
     /// Commits another definition; how far the source is durable stays.
     pub(crate) async fn define(&mut self, metadata: Metadata) -> Result<(), LakeError> {
         let seen = self.table.txn(DEFINITIONS).await?;
         let mut txns =
             vec![Txn { app_id: DEFINITIONS.to_owned(), before: seen, after: seen.unwrap_or(0) + 1 }];
-        txns.extend(self.own_term.map(|term| own_txn(self.term, term)));
+        txns.extend(self.own_txns());
         commit(&mut self.table, &Work::Define(Box::new(metadata)), &txns).await?;
-        self.term = self.own_term.or(self.term);
+        self.owned();
         Ok(())
     }
 
@@ -98,9 +108,9 @@ impl Half {
         if self.epoch != Some(to.epoch) {
             txns.push(Txn { app_id: EPOCH.to_owned(), before: self.epoch, after: to.epoch });
         }
-        txns.extend(self.own_term.map(|term| own_txn(self.term, term)));
+        txns.extend(self.own_txns());
         commit(&mut self.table, work, &txns).await?;
-        self.term = self.own_term.or(self.term);
+        self.owned();
         self.epoch = Some(to.epoch);
         self.durable = Some(to);
         Ok(())
@@ -116,9 +126,9 @@ impl Half {
             Txn { app_id: order, before: Some(at.order), after: at.order },
             Txn { app_id: REPAIRS.to_owned(), before, after: before.unwrap_or(0) + 1 },
         ];
-        txns.extend(self.own_term.map(|term| own_txn(self.term, term)));
+        txns.extend(self.own_txns());
         commit(&mut self.table, work, &txns).await?;
-        self.term = self.own_term.or(self.term);
+        self.owned();
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use deltalake::{
 };
 use lakeward_change::TableId;
 use object_store::ObjectStore;
+use tokio::sync::Mutex;
 use url::Url;
 
 use crate::{
@@ -27,6 +28,8 @@ pub struct Lake {
     store: Arc<dyn ObjectStore>,
     names: Arc<BTreeMap<TableId, String>>,
     session: SessionContext,
+    /// Held by whoever puts the files of watermarks together: one at a time in a process.
+    watermark_files: Arc<Mutex<()>>,
 }
 
 impl Lake {
@@ -67,7 +70,7 @@ impl Lake {
         if !root.path().ends_with('/') {
             root.set_path(&format!("{}/", root.path()));
         }
-        Ok(Self { root, store, names: Arc::new(names), session: session() })
+        Ok(Self { root, store, names: Arc::new(names), session: session(), watermark_files: Arc::default() })
     }
 
     pub fn url(&self) -> &Url {
@@ -92,6 +95,12 @@ impl Lake {
         self.session.clone()
     }
 
+    /// A session that reads one file after the other: for little memory, and rows in the files' order.
+    pub(crate) fn serial_session(&self) -> SessionContext {
+        let config = self.session.copied_config().with_target_partitions(1);
+        SessionContext::new_with_config_rt(config, self.session.runtime_env())
+    }
+
     /// A table at a version (`None`: the newest), for DataFusion.
     ///
     /// # Errors
@@ -99,6 +108,10 @@ impl Lake {
     pub async fn read(&self, path: &str, version: Option<i64>) -> Result<Arc<dyn TableProvider>, LakeError> {
         let table = Table::open_at(self, path, version).await?;
         table.provider(&self.session).await
+    }
+
+    pub(crate) fn watermark_files(&self) -> &Mutex<()> {
+        &self.watermark_files
     }
 
     pub(crate) fn feature_path(name: &str) -> String {

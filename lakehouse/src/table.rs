@@ -1,6 +1,6 @@
 //! One Delta table as last loaded: reading its state, staging files for it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use deltalake::{
@@ -8,7 +8,8 @@ use deltalake::{
     datafile::writer::{DeltaWriter, WriterConfig},
     datafusion::{catalog::TableProvider, prelude::SessionContext},
     kernel::{
-        Add, EagerSnapshot, Metadata, MetadataExt, StructType, engine::arrow_conversion::TryIntoKernel,
+        Add, EagerSnapshot, Metadata, MetadataExt, Remove, StructType,
+        engine::arrow_conversion::TryIntoKernel,
     },
     logstore::{LogStore, LogStoreRef},
     operations::{create::CreateBuilder, get_num_idx_cols_and_stats_columns},
@@ -25,6 +26,9 @@ use crate::{Lake, LakeError};
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// The table property that holds a captured table's definition.
 const DEFINITION: &str = "lakeward.definition";
+
+/// Values of the partition columns, as the log has them.
+pub(crate) type Partition = BTreeMap<String, Option<String>>;
 
 pub(crate) struct Table {
     pub(crate) path: String,
@@ -178,6 +182,34 @@ impl Table {
             .await
             .map_err(LakeError::query(&self.path, "read"))?;
         Ok(Arc::new(provider))
+    }
+
+    /// Some of the table's files.
+    pub(crate) async fn files(
+        &self,
+        session: &SessionContext,
+        paths: impl IntoIterator<Item = String>,
+    ) -> Result<Arc<dyn TableProvider>, LakeError> {
+        let provider = self
+            .delta()?
+            .table_provider()
+            .with_session(Arc::new(session.state()))
+            .with_file_paths(paths)
+            .build()
+            .await
+            .map_err(LakeError::query(&self.path, "read"))?;
+        Ok(Arc::new(provider))
+    }
+
+    /// The removal of the files in some partitions.
+    pub(crate) fn removes(
+        &self,
+        chosen: impl Fn(&Partition) -> bool,
+        data_change: bool,
+    ) -> Result<Vec<Remove>, LakeError> {
+        let log = self.snapshot()?.try_log_data().map_err(LakeError::delta(&self.path, "listed"))?;
+        let chosen = log.iter().filter(|file| chosen(&file.partition_values_map().into_iter().collect()));
+        Ok(chosen.map(|file| file.remove_action(data_change)).collect())
     }
 
     pub(crate) fn delta(&self) -> Result<DeltaTable, LakeError> {

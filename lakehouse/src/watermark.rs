@@ -1,23 +1,37 @@
 //! Watermarks: consistent cuts of a source. One row of `ops/watermarks` says up to where the source is durable and
 //! which version of each table holds exactly that.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::{
-    array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
-    compute::concat_batches,
-    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit},
+    array::{
+        ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    },
+    compute::{concat_batches, filter_record_batch},
+    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType},
 };
-use deltalake::datafusion::{common::Column, logical_expr::Expr, prelude::lit};
+use deltalake::{
+    datafusion::{
+        common::Column,
+        logical_expr::{Expr, cast},
+        prelude::lit,
+    },
+    protocol::DeltaOperation,
+};
 use lakeward_change::{ChangeBatch, Lsn, StoppedTable, TableId};
 use lakeward_faults::failpoint;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Lake, LakeError, Layer, bronze,
+    Compaction, Lake, LakeError, Layer, Retention, bronze,
     commit::{Txn, Work, commit},
+    compaction::compact,
+    retention::kept,
     silver::POSITION,
-    table::{Definition, Table},
+    table::{Definition, Partition, Table},
 };
 
 /// A consistent cut: everything that committed before `lsn`, and nothing else, is in the tables at these versions.
@@ -49,6 +63,19 @@ pub struct WatermarkTable {
     pub silver_path: String,
     pub silver_version: i64,
     pub key: Vec<String>,
+}
+
+impl Watermark {
+    /// The versions it names of the table at a path.
+    pub(crate) fn versions(&self, path: &str) -> impl Iterator<Item = i64> {
+        self.tables
+            .values()
+            .flat_map(|table| {
+                [(&table.bronze_path, table.bronze_version), (&table.silver_path, table.silver_version)]
+            })
+            .filter(move |(of, _)| *of == path)
+            .map(|(_, version)| version)
+    }
 }
 
 /// JSON has no map with such keys: a list takes its place.
@@ -86,6 +113,8 @@ mod entries {
 const SEQUENCE: &str = "sequence";
 const SOURCE: &str = "source";
 const FILE_BYTES: u64 = 32 << 20;
+/// Each watermark is a file of its own until so many have come.
+const COMPACTED_EVERY: i64 = 50;
 
 fn path() -> String {
     format!("{}/watermarks", Layer::Ops)
@@ -121,6 +150,22 @@ fn row(watermark: &Watermark, sequence: i64) -> Result<RecordBatch, LakeError> {
     RecordBatch::try_new(schema(), columns).map_err(LakeError::arrow(&table))
 }
 
+fn column(name: &str) -> Expr {
+    Expr::Column(Column::new_unqualified(name))
+}
+
+fn parsed(json: &str) -> Result<Watermark, LakeError> {
+    serde_json::from_str(json).map_err(|error| damaged(error.to_string()))
+}
+
+fn damaged(reason: String) -> LakeError {
+    LakeError::Damaged { table: path(), reason }
+}
+
+fn is_of(partition: &Partition, source: &str) -> bool {
+    partition.get(SOURCE).is_some_and(|value| value.as_deref() == Some(source))
+}
+
 impl Lake {
     /// Appends a watermark; the newest one of its source from then on.
     ///
@@ -143,7 +188,74 @@ impl Lake {
         let files = table.stage(&[row(watermark, after)?]).await?;
         failpoint("watermark_sent").await?;
         commit(&mut table, &Work::Append(files), &[Txn { app_id, before, after }]).await?;
-        Ok(failpoint("watermark_written").await?)
+        failpoint("watermark_written").await?;
+        if after % COMPACTED_EVERY == 0
+            && let Err(error) = self.compact_watermarks(&mut table, &watermark.source).await
+        {
+            // The watermark is durable, and its file is as good as a larger one.
+            tracing::warn!(error = &error as &dyn std::error::Error, "watermarks were not compacted");
+        }
+        Ok(())
+    }
+
+    async fn compact_watermarks(&self, table: &mut Table, source: &str) -> Result<(), LakeError> {
+        let _only = self.watermark_files().lock().await;
+        table.reload().await?;
+        let session = self.serial_session();
+        compact(table, &session, Compaction::Whole, |file| is_of(file, source), &[]).await?;
+        Ok(())
+    }
+
+    /// Takes a source's watermarks that are not kept out of the table, and gives those that are.
+    pub(crate) async fn prune_watermarks(
+        &self,
+        source: &str,
+        retention: &Retention,
+        now: i64,
+    ) -> Result<Vec<Watermark>, LakeError> {
+        let _only = self.watermark_files().lock().await;
+        let mut table = Table::open(self, &path()).await?;
+        if table.state.is_none() {
+            return Ok(Vec::new());
+        }
+        let rows = self.watermark_rows(&table, source).await?;
+        let sequences = rows.column(0).as_primitive::<Int64Type>();
+        let times = rows.column(3).as_primitive::<TimestampMicrosecondType>();
+        let all = sequences.values().iter().copied().zip(times.iter()).collect();
+        let kept = kept(&all, retention, now);
+        let stays: BooleanArray = sequences.values().iter().map(|s| Some(kept.contains(s))).collect();
+        let left = filter_record_batch(&rows, &stays).map_err(LakeError::arrow(&table.path))?;
+        if left.num_rows() < rows.num_rows() {
+            let removed = table.removes(|file| is_of(file, source), true)?;
+            let added = table.stage(std::slice::from_ref(&left)).await?;
+            let operation = DeltaOperation::Delete { predicate: None };
+            commit(&mut table, &Work::Exchange { removed, added, operation }, &[]).await?;
+        }
+        table.vacuum(&BTreeSet::new(), retention.grace, now).await?;
+        let json = left.column(5).as_string::<i32>();
+        json.iter().map(|text| parsed(text.unwrap_or_default())).collect()
+    }
+
+    /// All of a source's rows, in order.
+    async fn watermark_rows(&self, table: &Table, source: &str) -> Result<RecordBatch, LakeError> {
+        let failed = || LakeError::query(&table.path, "read");
+        let session = self.session();
+        let batches =
+            session
+                .read_table(table.provider(&session).await?)
+                .and_then(|rows| rows.filter(column(SOURCE).eq(lit(source))))
+                // A partition's value comes as a dictionary.
+                .and_then(|rows| {
+                    rows.select(schema().fields().iter().map(|field| {
+                        cast(column(field.name()), field.data_type().clone()).alias(field.name())
+                    }))
+                })
+                .and_then(|rows| rows.sort(vec![column(SEQUENCE).sort(true, false)]))
+                .map_err(failed())?
+                .collect()
+                .await
+                .map_err(failed())?;
+        concat_batches(&schema(), &batches).map_err(LakeError::arrow(&table.path))
     }
 
     /// The newest watermark of a source; of all sources, the one with the newest stream time.
@@ -171,7 +283,6 @@ impl Lake {
     async fn watermark(&self, table: &Table, source: &str, sequence: i64) -> Result<Watermark, LakeError> {
         let failed = || LakeError::query(&table.path, "read");
         let session = self.session();
-        let column = |name: &str| Expr::Column(Column::new_unqualified(name));
         let batches = session
             .read_table(table.provider(&session).await?)
             .and_then(|rows| {
@@ -182,13 +293,12 @@ impl Lake {
             .collect()
             .await
             .map_err(failed())?;
-        let damaged = |reason: String| LakeError::Damaged { table: table.path.clone(), reason };
         let text = batches
             .iter()
             .find(|batch| batch.num_rows() > 0)
             .and_then(|batch| batch.column(0).as_string_opt::<i32>())
             .ok_or_else(|| damaged("its statistics name a row that it lacks".to_owned()))?;
-        serde_json::from_str(text.value(0)).map_err(|error| damaged(error.to_string()))
+        parsed(text.value(0))
     }
 
     /// The changes of a table's bronze, at its newest version, that lie beyond the watermark, in position order; with
@@ -236,8 +346,7 @@ impl Lake {
 /// The greatest sequence of each source, by the statistics of the table's files.
 fn newest_sequences(table: &Table) -> Result<BTreeMap<String, i64>, LakeError> {
     let files = table.loaded()?.add_actions_table(true).map_err(LakeError::delta(&table.path, "listed"))?;
-    let damaged =
-        || LakeError::Damaged { table: table.path.clone(), reason: "a file without statistics".to_owned() };
+    let damaged = || damaged("a file without statistics".to_owned());
     let sources = files
         .column_by_name("partition.source")
         .and_then(|c| c.as_string_opt::<i32>())

@@ -6,13 +6,17 @@ use lakeward_cdc::PostgresSource;
 use lakeward_change::TableId;
 use lakeward_postgres::TableRequest;
 use serde::Serialize;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
 
 use crate::{
     PipelineError,
     error::chain,
     lane::Message,
     repair::{self, RepairRequest},
+    upkeep::Chore,
 };
 
 /// An answer as the control database has it, or why there is none.
@@ -56,6 +60,14 @@ impl Errands {
                         }
                     };
                     (id, answer(done))
+                });
+            }
+            action if let Some(chore) = Chore::ALL.into_iter().find(|chore| chore.name() == action) => {
+                self.tasks.spawn(async move {
+                    let (reply, answer_of_lane) = oneshot::channel();
+                    let sent = lane.send(Message::Maintain { chore, reply }).await.is_ok();
+                    let done = if sent { answer_of_lane.await.ok() } else { None };
+                    (id, answer(done.map_or(Err(PipelineError::Stopped("a lane")), |done| Ok(done?))))
                 });
             }
             action => {

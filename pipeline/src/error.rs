@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::ExponentialBuilder;
 use lakeward_cdc::CdcError;
-use lakeward_change::Lsn;
+use lakeward_change::{Lsn, TableId};
 use lakeward_faults::Injected;
 use lakeward_lakehouse::LakeError;
 
@@ -30,6 +30,10 @@ pub enum PipelineError {
     SlotLost { slot: String },
     #[error("nothing of {source_name} is in the lake yet: run `lakeward ingest` first")]
     NothingCaptured { source_name: String },
+    #[error("{table} is not captured; `lakeward table list` shows what is")]
+    NotCaptured { table: TableId },
+    #[error("the ingester answers requests in words of another version of Lakeward")]
+    Answer(#[from] serde_json::Error),
     #[error("the ingester made no cut at {lsn}: {reason}")]
     CutRefused { lsn: Lsn, reason: String },
     #[error("{table} was not repaired: {reason}")]
@@ -54,6 +58,8 @@ impl PipelineError {
             Self::CutRefused { .. } | Self::Stopped(_) | Self::Injected(_) => true,
             Self::NothingToCapture { .. }
             | Self::NothingCaptured { .. }
+            | Self::NotCaptured { .. }
+            | Self::Answer(_)
             | Self::LeftOut { .. }
             | Self::RepairRefused { .. }
             | Self::SlotLost { .. } => false,

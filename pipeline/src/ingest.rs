@@ -23,6 +23,7 @@ use crate::{
     handle::Command,
     start::{Origin, Start, Step, complete_to, decide, step},
     streaming::{Streaming, Subscribers},
+    upkeep::Maintenance,
 };
 
 /// An attempt that ran this long was healthy: the waiting time starts over.
@@ -44,6 +45,7 @@ pub struct Options {
     pub copy_parallel: usize,
     /// For so long after a table has stopped the source keeps what it missed.
     pub stopped_grace: Duration,
+    pub maintenance: Maintenance,
     /// End once everything the server had flushed, at the moment the pipeline caught up, is durable.
     pub until_idle: bool,
 }

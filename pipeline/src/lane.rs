@@ -7,7 +7,11 @@ use lakeward_change::ChangeBatch;
 use lakeward_lakehouse::{CapturedTable, LakeError, Repaired, WatermarkTable};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{budget::Share, repair::Repair};
+use crate::{
+    budget::Share,
+    repair::Repair,
+    upkeep::{Chore, Maintained, Maintenance, Upkeep},
+};
 
 pub(crate) enum Message {
     Changes {
@@ -23,6 +27,8 @@ pub(crate) enum Message {
     /// Put keys right as of a point that the table has passed; what is buffered comes after it, and may wait. The
     /// answer may be an error: the lane goes on, and its next write reads anew what is durable.
     Repair(Repair, oneshot::Sender<Result<Repaired, LakeError>>),
+    /// Someone asks for maintenance of the table; it is answered when it is done.
+    Maintain { chore: Chore, reply: oneshot::Sender<Result<Maintained, LakeError>> },
 }
 
 /// When a lane writes without being asked.
@@ -30,6 +36,7 @@ pub(crate) enum Message {
 pub(crate) struct Limits {
     pub(crate) rows: usize,
     pub(crate) bytes: usize,
+    pub(crate) maintenance: Maintenance,
 }
 
 /// Runs until the inbox closes; what is buffered then was not marked and is read again from the source.
@@ -41,6 +48,7 @@ pub(crate) async fn run(
     let mut batches = Vec::new();
     let mut shares: Vec<Share> = Vec::new();
     let mut whole = true;
+    let mut upkeep = Upkeep::new(limits.maintenance);
     while let Some(message) = inbox.recv().await {
         let reply = match message {
             Message::Changes { batch, share, complete } => {
@@ -65,6 +73,10 @@ pub(crate) async fn run(
                 let _ = reply.send(repaired);
                 continue;
             }
+            Message::Maintain { chore, reply } => {
+                upkeep.answer(&mut table, chore, reply).await;
+                continue;
+            }
         };
         if !batches.is_empty() {
             table.flush(&batches, whole, Utc::now().timestamp_micros()).await?;
@@ -74,7 +86,45 @@ pub(crate) async fn run(
         if let Some(reply) = reply {
             // The receiver is gone only when the pipeline stops.
             let _ = reply.send(table.watermark_entry());
+            upkeep.after_mark(&mut table).await;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use lakeward_change::{Column, ColumnType, TableId, TableSchema};
+    use lakeward_lakehouse::{Compacted, Lake, SourceRef, Vacuumed};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn maintenance_is_answered_and_the_lane_goes_on() {
+        let lake = Lake::open("memory:///", BTreeMap::new()).expect("a lake in memory");
+        let column =
+            Column { name: "id".into(), column_type: ColumnType::Int8, source_type: "bigint".into() };
+        let id = TableId::new("public", "t");
+        let schema =
+            Arc::new(TableSchema { id, columns: vec![column], key: vec![0], origin: Default::default() });
+        let source = SourceRef { name: "shop".into(), system_id: "1".into() };
+        let table = CapturedTable::open(&lake, &source, schema).await.expect("an empty table");
+        let (lane, inbox) = mpsc::channel(4);
+        let limits = Limits { rows: 1, bytes: 1, maintenance: Maintenance::default() };
+        let running = tokio::spawn(run(table, inbox, limits));
+        let nothing =
+            [Maintained::Optimized(Compacted::default()), Maintained::Vacuumed(Vacuumed::default())];
+        for (chore, expected) in Chore::ALL.into_iter().zip(nothing) {
+            let (reply, answer) = oneshot::channel();
+            assert!(lane.send(Message::Maintain { chore, reply }).await.is_ok());
+            assert_eq!(answer.await.expect("an answer").expect("it is done"), expected);
+        }
+        let (reply, mark) = oneshot::channel();
+        assert!(lane.send(Message::Mark(reply)).await.is_ok());
+        assert_eq!(mark.await.expect("an answer").bronze_version, -1);
+        drop(lane);
+        running.await.expect("no panic").expect("it ends well");
+    }
 }

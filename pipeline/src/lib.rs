@@ -21,6 +21,7 @@ mod request;
 mod start;
 mod status;
 mod streaming;
+mod upkeep;
 
 pub use compare::{ColumnDifference, Difference, DifferenceKind, TableRepair, TableReport};
 pub use error::PipelineError;
@@ -30,3 +31,4 @@ pub use ingest::{Options, Pipeline};
 pub use progress::{Progress, TableBehind};
 pub use reconcile::{Reconcile, ReconcileReport, reconcile};
 pub use status::{Status, TableStatus, status};
+pub use upkeep::{Chore, Maintained, Maintenance, maintain};

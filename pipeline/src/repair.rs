@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     PipelineError,
     lane::{self, Limits, Message},
+    upkeep::Maintenance,
 };
 
 /// The action of a repair's request.
@@ -109,7 +110,8 @@ pub(crate) async fn repair(
             let mut table = CapturedTable::open(lake, &reference, Arc::clone(schema)).await?;
             table.own(lease.term, lease.taken_over).await?;
             let (lane, inbox) = mpsc::channel(1);
-            let running = tokio::spawn(lane::run(table, inbox, Limits { rows: 1, bytes: 1 }));
+            let limits = Limits { rows: 1, bytes: 1, maintenance: Maintenance::default() };
+            let running = tokio::spawn(lane::run(table, inbox, limits));
             for request in requests {
                 repaired += request.carry_out(snapshot, &schema.id, &lane).await?;
             }

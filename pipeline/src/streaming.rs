@@ -95,7 +95,8 @@ impl Streaming {
     pub(crate) async fn begin(pipeline: &Pipeline, begun: Begun) -> Result<Self, PipelineError> {
         let Begun { source, tables, watermark, from, not_before } = begun;
         let options = pipeline.options.clone();
-        let limits = Limits { rows: options.flush_rows, bytes: options.flush_bytes };
+        let maintenance = options.maintenance;
+        let limits = Limits { rows: options.flush_rows, bytes: options.flush_bytes, maintenance };
         let idle = if options.until_idle { Idle::CatchingUp(source.flush_lsn().await?) } else { Idle::Never };
         let position = |table: &CapturedTable| Some((table.id().clone(), table.durable()?));
         let stream = source.stream(from, &tables.iter().filter_map(position).collect()).await?;

@@ -1,18 +1,19 @@
-//! `lakeward table list|describe`
+//! `lakeward table list|describe|resync|optimize|vacuum`
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lakeward_change::TableId;
 use lakeward_lakehouse::{Watermark, WatermarkTable};
+use lakeward_pipeline::{Chore, Maintained, maintain};
 use lakeward_postgres::Control;
 use serde::Serialize;
 
 use crate::{
-    config::Config,
+    config::{Config, table_id},
     exit::Outcome,
-    output::table,
-    session::{ControlSession, LakePlace, lake, newest_watermark},
+    output::{mib, table},
+    session::{ControlSession, LakePlace, Places, lake, newest_watermark, pipeline_options},
 };
 
 /// A running ingester tells of itself more often.
@@ -41,6 +42,22 @@ pub enum Arguments {
         /// The table's name: schema.table
         name: String,
     },
+    /// Puts a table's small files together, in bronze and silver
+    Optimize(Maintain),
+    /// Removes what no kept watermark needs: old watermarks, the table's old files and log entries
+    Vacuum(Maintain),
+}
+
+/// A running ingester does it, between two of its own writes; without one, this process does.
+#[derive(clap::Args)]
+pub struct Maintain {
+    #[command(flatten)]
+    places: Places,
+    /// The table's name: schema.table
+    name: String,
+    /// Seconds that a running ingester may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    wait: u64,
 }
 
 #[derive(Serialize)]
@@ -133,6 +150,8 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                 println!("{}", table(["column", "type"], rows));
             }
         }
+        Arguments::Optimize(asked) => maintained(asked, Chore::Optimize, config, json).await?,
+        Arguments::Vacuum(asked) => maintained(asked, Chore::Vacuum, config, json).await?,
     }
     Ok(Outcome::Done)
 }
@@ -150,6 +169,36 @@ async fn resync(control: &Control, source: &str, table: &TableId) -> Result<Opti
             return Ok(None);
         }
     }
+}
+
+async fn maintained(asked: Maintain, chore: Chore, mut config: Config, json: bool) -> Result<()> {
+    asked.places.apply(&mut config);
+    let options = pipeline_options(&config)?;
+    let id = table_id(&asked.name)
+        .with_context(|| format!("{:?} names no table: write schema.table", asked.name))?;
+    let lake = lake(&config)?;
+    let session = ControlSession::open(&config, &lake).await?;
+    let patience = Duration::from_secs(asked.wait);
+    let done = maintain(&lake, &session.control, &options, &id, chore, patience).await;
+    session.close().await?;
+    let done = done?;
+    if json {
+        println!("{}", serde_json::to_string(&done)?);
+        return Ok(());
+    }
+    match done {
+        Maintained::Optimized(done) if done.files_removed == 0 => println!("{id}: no small files"),
+        Maintained::Optimized(done) => println!(
+            "{id}: {} files of {} together became {}",
+            done.files_removed,
+            mib(done.bytes),
+            done.files_added
+        ),
+        Maintained::Vacuumed(done) => {
+            println!("{id}: {} old files and {} old log entries removed", done.files, done.log_entries);
+        }
+    }
+    Ok(())
 }
 
 fn listed<'a>(watermark: &'a Watermark, name: String, entry: &'a WatermarkTable) -> Listed<'a> {

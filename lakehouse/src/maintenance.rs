@@ -1,0 +1,55 @@
+//! Maintenance of a captured table: rows and positions stay as they are.
+
+use crate::{
+    CapturedTable, Compacted, Compaction, LakeError, Retention, Vacuumed, compaction::compact, table::Table,
+};
+
+impl CapturedTable {
+    /// Puts small files of bronze and silver together; bronze stays partitioned. Holds a few batches in memory.
+    ///
+    /// # Errors
+    /// [`LakeError::OtherWriter`] if someone else commits to the table; else if the store fails. The rows are the same
+    /// either way.
+    pub async fn optimize(&mut self, compaction: Compaction) -> Result<Compacted, LakeError> {
+        self.refresh_if_stale().await?;
+        self.stale = true;
+        let session = self.lake.serial_session();
+        let mut done = Compacted::default();
+        for half in [&mut self.bronze, &mut self.silver] {
+            if half.table.state.is_some() {
+                let txns = half.own_txns();
+                done += compact(&mut half.table, &session, compaction, |_| true, &txns).await?;
+                half.owned();
+            }
+        }
+        self.stale = false;
+        Ok(done)
+    }
+
+    /// Removes what no kept watermark needs: watermarks first, then this table's files and log. `now` is in
+    /// microseconds UTC. What is kept stays readable at its versions. It commits nothing to the table, so it may run
+    /// beside flushes, but not beside a copy: the files of one may wait longer for their commit than the grace.
+    ///
+    /// # Errors
+    /// If the store fails; what was removed until then nobody needs.
+    pub fn vacuum(
+        &self,
+        retention: Retention,
+        now: i64,
+    ) -> impl Future<Output = Result<Vacuumed, LakeError>> + Send + use<> {
+        let (lake, source) = (self.lake.clone(), self.source.name.clone());
+        let paths = [&self.bronze, &self.silver].map(|half| half.table.path.clone());
+        async move {
+            let watermarks = lake.prune_watermarks(&source, &retention, now).await?;
+            let mut done = Vacuumed::default();
+            for path in paths {
+                let table = Table::open(&lake, &path).await?;
+                if table.state.is_some() {
+                    let versions = watermarks.iter().flat_map(|watermark| watermark.versions(&path));
+                    done += table.vacuum(&versions.collect(), retention.grace, now).await?;
+                }
+            }
+            Ok(done)
+        }
+    }
+}

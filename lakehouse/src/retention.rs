@@ -1,0 +1,202 @@
+//! Retention: which watermarks are kept, and with them the versions and files of tables that can still be read.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::TimeDelta;
+use deltalake::{
+    checkpoints::{cleanup_expired_logs_for, create_checkpoint},
+    operations::vacuum::{Clock, VacuumMode},
+};
+use futures::{StreamExt, TryStreamExt, future::ready, stream};
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+
+use crate::{LakeError, table::Table};
+
+const MICROSECONDS_AN_HOUR: i64 = 3_600_000_000;
+
+/// What of the past stays readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// A source's newest watermarks stay, this many (at least one) …
+    pub watermarks: usize,
+    /// … and the last one of each hour of its stream time, for so many hours back.
+    pub hours: u32,
+    /// What nobody needs any more stays this long for those who read it already; a write takes less time.
+    pub grace: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { watermarks: 100, hours: 7 * 24, grace: Duration::from_secs(3600) }
+    }
+}
+
+/// What a vacuum removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vacuumed {
+    /// Data files that no kept version has.
+    pub files: usize,
+    /// Log entries and checkpoints from before the oldest kept version.
+    pub log_entries: usize,
+}
+
+impl std::ops::AddAssign for Vacuumed {
+    fn add_assign(&mut self, other: Self) {
+        self.files += other.files;
+        self.log_entries += other.log_entries;
+    }
+}
+
+/// Which of a source's watermarks are kept, by their sequence; each is given with its stream time. Once one is not
+/// kept it never is again, however time and stream go on.
+pub(crate) fn kept(
+    watermarks: &BTreeMap<i64, Option<i64>>,
+    retention: &Retention,
+    now: i64,
+) -> BTreeSet<i64> {
+    let first_hour = now.div_euclid(MICROSECONDS_AN_HOUR) - i64::from(retention.hours);
+    let hours: BTreeMap<i64, i64> = watermarks
+        .iter()
+        .filter_map(|(sequence, time)| Some(((*time)?.div_euclid(MICROSECONDS_AN_HOUR), *sequence)))
+        .collect();
+    let hourly = hours.range(first_hour + 1..).map(|(_, sequence)| *sequence);
+    let newest = watermarks.keys().rev().take(retention.watermarks.max(1)).copied();
+    hourly.chain(newest).collect()
+}
+
+impl Table {
+    /// Removes files that neither the newest version nor one of `kept` has, and the log from before the oldest of
+    /// them, if either is older than the grace. `now` is in microseconds UTC. Commits nothing.
+    pub(crate) async fn vacuum(
+        &self,
+        kept: &BTreeSet<i64>,
+        grace: Duration,
+        now: i64,
+    ) -> Result<Vacuumed, LakeError> {
+        let failed = || LakeError::delta(&self.path, "vacuumed");
+        let delta = self.delta()?;
+        // The newest log is all that a later load must read.
+        create_checkpoint(&delta, None).await.map_err(failed())?;
+        let versions: Vec<u64> = kept.iter().filter_map(|version| u64::try_from(*version).ok()).collect();
+        let grace = TimeDelta::from_std(grace).unwrap_or(TimeDelta::MAX);
+        let milliseconds = now.div_euclid(1000);
+        // The library's own deletion would commit twice, and not by our protocol.
+        let (_, planned) = delta
+            .vacuum()
+            .with_mode(VacuumMode::Full)
+            .with_retention_period(grace)
+            .with_enforce_retention_duration(false)
+            .with_keep_versions(&versions)
+            .with_clock(Arc::new(At(milliseconds)))
+            .with_dry_run(true)
+            .await
+            .map_err(failed())?;
+        let store = self.log_store.object_store(None);
+        let cleared =
+            |source| LakeError::Store { path: self.path.clone(), doing: "cleared of old files", source };
+        // The plan names what an earlier vacuum has removed as long as the log remembers it.
+        let there = store.list(None).map_ok(|file| file.location);
+        let there: HashSet<String> = there.map_ok(String::from).try_collect().await.map_err(cleared)?;
+        let old = planned.files_deleted.into_iter().filter(|path| there.contains(path));
+        let paths = old.map(|path| Path::parse(path).map_err(object_store::Error::from)).collect::<Vec<_>>();
+        let deleted: Vec<Path> = store
+            .delete_stream(stream::iter(paths).boxed())
+            .filter(|deleted| ready(!matches!(deleted, Err(object_store::Error::NotFound { .. }))))
+            .try_collect()
+            .await
+            .map_err(cleared)?;
+        let newest = self.loaded()?.version();
+        let oldest = versions.first().copied().unwrap_or(newest).min(newest);
+        let before = milliseconds.saturating_sub(grace.num_milliseconds());
+        let log_entries =
+            cleanup_expired_logs_for(oldest, self.log_store.as_ref(), before, None).await.map_err(failed())?;
+        let done = Vacuumed { files: deleted.len(), log_entries };
+        tracing::info!(table = self.path, ?done, "vacuumed");
+        Ok(done)
+    }
+}
+
+/// A clock that stands still, at milliseconds UTC.
+#[derive(Debug)]
+struct At(i64);
+
+impl Clock for At {
+    fn current_timestamp_millis(&self) -> i64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR: i64 = MICROSECONDS_AN_HOUR;
+
+    fn retention() -> impl Strategy<Value = Retention> {
+        (0..6_usize, 0..30_u32).prop_map(|(watermarks, hours)| Retention {
+            watermarks,
+            hours,
+            grace: Duration::ZERO,
+        })
+    }
+
+    /// Stream times, mostly rising; a restored server's may fall.
+    fn times() -> impl Strategy<Value = Vec<Option<i64>>> {
+        let step = prop_oneof![8 => 0..HOUR, 1 => -2 * HOUR..0, 1 => 0..9 * HOUR];
+        prop::collection::vec((step, prop::bool::weighted(0.9)), 0..60).prop_map(|steps| {
+            let mut time = 0;
+            steps
+                .into_iter()
+                .map(|(step, known)| {
+                    time += step;
+                    known.then_some(time)
+                })
+                .collect()
+        })
+    }
+
+    fn numbered(times: &[Option<i64>]) -> BTreeMap<i64, Option<i64>> {
+        (1..).zip(times.iter().copied()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn the_newest_and_one_an_hour_are_kept(times in times(), retention in retention(), now in 0..60 * HOUR) {
+            let all = numbered(&times);
+            let kept = kept(&all, &retention, now);
+            let newest: BTreeSet<i64> = all.keys().rev().take(retention.watermarks.max(1)).copied().collect();
+            prop_assert!(kept.is_superset(&newest));
+            let window = (now.div_euclid(HOUR) - i64::from(retention.hours) + 1) * HOUR;
+            let hour = |sequence: &i64| all[sequence].filter(|time| *time >= window).map(|time| time.div_euclid(HOUR));
+            let there: BTreeSet<i64> = all.keys().filter_map(hour).collect();
+            let reached: Vec<i64> = kept.iter().filter_map(hour).collect();
+            prop_assert_eq!(&reached.iter().copied().collect::<BTreeSet<_>>(), &there, "every hour has one");
+            let extra: Vec<&i64> = kept.difference(&newest).collect();
+            let hours: BTreeSet<i64> = extra.iter().copied().filter_map(hour).collect();
+            prop_assert_eq!(extra.len(), hours.len(), "and no more than one beyond the newest");
+        }
+
+        #[test]
+        fn what_is_not_kept_never_is_again(
+            times in times(), cut in 0..60_usize, retention in retention(), now in 0..60 * HOUR, later in 0..60 * HOUR,
+        ) {
+            let cut = cut.min(times.len());
+            let before = kept(&numbered(&times[..cut]), &retention, now);
+            let all = numbered(&times);
+            let after = kept(&all, &retention, now + later);
+            for sequence in &after {
+                prop_assert!(*sequence > cut as i64 || before.contains(sequence), "{sequence} came back");
+            }
+            // So a list that was pruned meanwhile gives the same.
+            let pruned = all.into_iter().filter(|(s, _)| *s > cut as i64 || before.contains(s)).collect();
+            prop_assert_eq!(kept(&pruned, &retention, now + later), after);
+        }
+    }
+}

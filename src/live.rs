@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use lakeward_cdc::Boundary;
-use lakeward_change::{StopCause, StoppedTable};
+use lakeward_change::{StopCause, StoppedTable, TableId};
 use lakeward_features::{FeatureError, MemoryStore, ShopNames};
-use lakeward_lakehouse::{Lake, Registry, Watermark};
+use lakeward_lakehouse::{Lake, Registry, Watermark, WatermarkTable};
 use lakeward_pipeline::{Handle, Subscription};
 use lakeward_server::{AppState, Champion, watch};
 use tokio::task::JoinHandle;
@@ -117,13 +117,16 @@ async fn step(
     if newest == *seen {
         return Ok(());
     }
-    let followed = if newest.source == seen.source {
+    let known = |(id, entry): (&TableId, &WatermarkTable)| {
+        seen.tables.get(id).is_some_and(|seen| seen.epoch == entry.epoch)
+    };
+    let followed = if newest.source == seen.source && newest.tables.iter().all(known) {
         store.follow(lake, seen, &newest).await.map(drop)
     } else {
         store.reload(lake, &newest).await
     };
     match followed {
-        // A table was copied anew. While another still is, the state as of before stays.
+        // A copy has landed that is in no cut yet, or another one runs: the state as of before stays.
         Err(FeatureError::NewEpoch { .. })
             if newest.stopped.iter().any(|table| table.cause == StopCause::Copying) =>
         {

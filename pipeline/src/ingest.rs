@@ -178,10 +178,12 @@ impl Pipeline {
                 return Err(PipelineError::Stopped("the replication slot"));
             };
             let plan = self.plan(&mut source, newest.as_ref(), confirmed, &copying).await?;
-            if newest.is_some() || plan.copy.is_empty() {
+            let alone = newest.is_none() || plan.follow.is_empty();
+            if plan.copy.is_empty() || !alone {
                 return self.begun(source, plan, newest, confirmed, copying).await;
             }
-            // A first copy that did not finish: there is no watermark until all its tables are in.
+            // A first copy that did not finish, or the first one with another slot: there is no watermark until all its
+            // tables are in.
             let copied = copying.clone().anew(plan.copy.into_keys().collect()).await?;
             copied.unfit.into_iter().for_each(|table| self.stop(table));
         }

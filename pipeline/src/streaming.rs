@@ -421,11 +421,10 @@ impl Streaming {
                 .increment(batch.num_rows() as u64);
             self.behind.read(&batch.table.id, batch.num_rows() as u64, now);
             let share = self.budget.take(memory_size(batch));
-            if lane
-                .send(Message::Changes { batch: batch.clone(), share, complete: !self.open })
-                .await
-                .is_err()
-            {
+            // Of a table that stops here, the rest of the transaction is still to come.
+            let stops = chunk.stopped.iter().any(|table| table.id == batch.table.id);
+            let complete = !self.open && !stops;
+            if lane.send(Message::Changes { batch: batch.clone(), share, complete }).await.is_err() {
                 return Err(self.failed_lane().await);
             }
         }

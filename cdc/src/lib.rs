@@ -32,7 +32,7 @@ pub use doctor::{Finding, Level, doctor};
 pub use error::CdcError;
 pub use protocol::ProtocolError;
 pub use rule::{SchemaPolicy, TableRule};
-pub use slot::{SlotState, SlotWal};
+pub use slot::{Claim, SlotState, SlotWal};
 pub use snapshot::Snapshot;
 pub use source::{PostgresOptions, PostgresSource, SkippedTable};
 pub use stream::PostgresStream;

@@ -80,9 +80,20 @@ pub(crate) async fn wal(client: &Client, name: &str) -> Result<Option<SlotWal>, 
     Ok(row.map(|row| SlotWal { kept_bytes: bytes(&row, 0).unwrap_or_default(), limit_bytes: bytes(&row, 1) }))
 }
 
-/// Holds an advisory lock on the slot's name for as long as the session lives: one process at a time decides what
-/// becomes of a slot, also while nobody reads from it.
-pub(crate) async fn claim(client: &Client, name: &str) -> Result<(), CdcError> {
+/// The right to create, drop and read a slot, as long as this lives: a session with an advisory lock on the slot's name.
+/// One process at a time decides what becomes of a slot, also while nobody reads from it.
+pub struct Claim {
+    session: Client,
+}
+
+impl Claim {
+    /// Whether the session is there; without it another process may have the claim by now.
+    pub fn holds(&self) -> bool {
+        !self.session.is_closed()
+    }
+}
+
+pub(crate) async fn claim(client: Client, name: &str) -> Result<Claim, CdcError> {
     let deadline = Instant::now() + RELEASE;
     loop {
         let row = client
@@ -97,7 +108,7 @@ pub(crate) async fn claim(client: &Client, name: &str) -> Result<(), CdcError> {
             .await
             .map_err(CdcError::query("lock the replication slot's name"))?;
         match (row.get::<_, bool>(0), row.get::<_, Option<i32>>(1)) {
-            (true, _) => return Ok(()),
+            (true, _) => return Ok(Claim { session: client }),
             (false, Some(pid)) if Instant::now() >= deadline => {
                 return Err(CdcError::SlotInUse { slot: name.to_owned(), pid });
             }

@@ -7,7 +7,7 @@ use pgwire_replication::ReplicationConfig;
 use tokio_postgres::Client;
 
 use crate::{
-    CdcError, PostgresStream, SchemaPolicy, SlotState, SlotWal, Snapshot, TableRule,
+    CdcError, Claim, PostgresStream, SchemaPolicy, SlotState, SlotWal, Snapshot, TableRule,
     assembler::{Assembler, Followed},
     catalog::{Catalog, Definition},
     connection::{connect, connect_replication, replication_config},
@@ -186,12 +186,12 @@ impl PostgresSource {
         slot::wal(&self.client, &self.slot).await
     }
 
-    /// Makes this value the one that may create, drop and read the slot, for as long as it lives.
+    /// Takes the right to create, drop and read the slot.
     ///
     /// # Errors
     /// If another process has claimed it.
-    pub async fn claim(&self) -> Result<(), CdcError> {
-        slot::claim(&self.client, &self.slot).await
+    pub async fn claim(&self) -> Result<Claim, CdcError> {
+        slot::claim(connect(&self.options.url).await?, &self.slot).await
     }
 
     /// The server's clock, microseconds UTC.

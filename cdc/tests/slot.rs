@@ -11,10 +11,11 @@ const TABLE: &str = "CREATE TABLE t(id int PRIMARY KEY);";
 async fn one_process_at_a_time_decides_about_a_slot() {
     let database = Database::create(TABLE).await;
     let (first, second) = (database.source().await, database.source().await);
-    first.claim().await.expect("nobody has it");
-    let error = second.claim().await.expect_err("the first has it");
+    let claim = first.claim().await.expect("nobody has it");
+    let error = second.claim().await.err().expect("the first has it");
     assert!(matches!(error, CdcError::SlotInUse { .. }) && error.is_retryable(), "{error}");
-    drop(first);
+    assert!(claim.holds());
+    drop(claim);
     second.claim().await.expect("the first is gone");
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use backon::Retryable;
 use lakeward_change::{
-    ChangeBatch, Evolution, Position, Segment, TableId, TableSchema, after, fold, halves, split_at_truncates,
+    ChangeBatch, Evolution, Lsn, Position, Segment, TableId, TableSchema, after, fold, halves,
+    split_at_truncates,
 };
 
 use crate::{
@@ -106,6 +107,15 @@ impl CapturedTable {
     pub fn durable(&self) -> Option<Position> {
         let (bronze, silver) = (self.bronze.durable?, self.silver.durable?);
         (bronze.epoch == silver.epoch).then(|| bronze.min(silver))
+    }
+
+    /// Where a consistent cut can be made at the earliest: everything that either half holds committed before.
+    pub fn reached(&self) -> Lsn {
+        let beyond = |half: &Half| {
+            // Copied rows, at order 0, are what committed before their snapshot.
+            half.durable.map(|durable| Lsn::from_i64(durable.commit + i64::from(durable.order > 0)))
+        };
+        beyond(&self.bronze).max(beyond(&self.silver)).unwrap_or_default()
     }
 
     pub fn versions(&self) -> TableVersions {

@@ -8,12 +8,14 @@ use std::{
 };
 
 use lakeward_change::{Lsn, StopCause, StoppedTable, TableId};
+use lakeward_postgres::Control;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    PipelineError,
+    Event, Observer, PipelineError,
     copy::{Copied, Copying},
     error::chain,
+    request::answer_table,
 };
 
 /// Outlives the attempts of a pipeline.
@@ -108,7 +110,6 @@ impl Copies {
     pub(crate) async fn finished(&mut self) -> Result<Finished, PipelineError> {
         let Some(ended) = self.tasks.join_next().await else { return std::future::pending().await };
         let (ids, copied) = ended.map_err(|_| PipelineError::Stopped("a copy"))?;
-        let mut finished = Finished::default();
         let copied = match copied {
             Ok(copied) => copied,
             Err(error) => {
@@ -122,8 +123,15 @@ impl Copies {
                 Copied { rows: BTreeMap::new(), unfit: ids.iter().map(stop).collect() }
             }
         };
+        Ok(self.conclude(ids, copied))
+    }
+
+    /// Tables have been copied, or cannot be.
+    pub(crate) fn conclude(&mut self, ids: BTreeSet<TableId>, copied: Copied) -> Finished {
+        let mut finished = Finished::default();
         for id in ids {
             self.running.remove(&id);
+            self.wanted.remove(&id);
             let unfit = copied.unfit.iter().find(|table| table.id == id);
             for request in self.asked.remove(&id).unwrap_or_default() {
                 let answer = match (unfit, copied.rows.get(&id)) {
@@ -138,7 +146,7 @@ impl Copies {
             finished.halted.push(table.clone());
             self.halt(table);
         }
-        Ok(finished)
+        finished
     }
 }
 
@@ -148,4 +156,17 @@ pub(crate) struct Finished {
     /// Requests and their answers: rows copied, or why not.
     pub(crate) answers: Vec<(i64, Result<u64, String>)>,
     pub(crate) halted: Vec<StoppedTable>,
+}
+
+impl Finished {
+    /// Answers those who asked, and says what has stopped.
+    pub(crate) async fn tell(self, control: &Control, observer: &Observer) {
+        for table in self.halted {
+            observer(Event::Stopped(table));
+        }
+        for (request, answer) in self.answers {
+            let answer = answer.map(|rows| serde_json::json!({ "rows": rows }));
+            answer_table(control, request, answer.as_ref().map_err(String::as_str)).await;
+        }
+    }
 }

@@ -2,16 +2,16 @@
 //! passing failure.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 use backon::BackoffBuilder;
-use lakeward_cdc::{CdcError, PostgresOptions, PostgresSource, SlotState};
+use lakeward_cdc::{CdcError, Claim, PostgresOptions, PostgresSource, SlotState};
 use lakeward_change::{Evolution, Lsn, StopCause, StoppedTable, TableId, TableSchema};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Watermark};
-use lakeward_postgres::Control;
+use lakeward_postgres::{Control, Error};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +63,8 @@ pub struct Pipeline {
     /// The term of our ownership, and of which source.
     pub(crate) term: Option<i64>,
     source_name: Option<String>,
+    /// Kept from attempt to attempt: nobody else may slip in between.
+    claim: Option<Claim>,
     told: HashSet<String>,
 }
 
@@ -80,6 +82,7 @@ impl Pipeline {
             copies: Copies::default(),
             term: None,
             source_name: None,
+            claim: None,
             told: HashSet::new(),
         }
     }
@@ -184,29 +187,22 @@ impl Pipeline {
             }
             // A first copy that did not finish, or the first one with another slot: there is no watermark until all its
             // tables are in.
-            let copied = copying.clone().anew(plan.copy.into_keys().collect()).await?;
-            copied.unfit.into_iter().for_each(|table| self.stop(table));
+            let tables: BTreeSet<TableId> = plan.copy.into_keys().collect();
+            let copied = copying.clone().anew(tables.clone()).await?;
+            let finished = self.copies.conclude(tables, copied);
+            finished.tell(&self.control, &self.observer).await;
         }
     }
 
     /// Takes the source's lease, once, as whoever has claimed its slot; gives the term.
     async fn own(&mut self, source: &PostgresSource) -> Result<i64, PipelineError> {
-        if let Some(term) = self.term {
-            self.control.renew_lease(source.name(), term).await?;
+        if let Some(term) = self.term
+            && let Err(lost @ Error::LeaseLost { .. }) = self.control.renew_lease(source.name(), term).await
+        {
+            return Err(lost.into());
         }
-        match source.claim().await {
-            Err(CdcError::SlotInUse { slot, pid }) => {
-                // A process that was stopped keeps its session; once the server has ended its reader, and nobody
-                // renews the lease, it is replaced.
-                let silent = matches!(source.slot().await?, SlotState::Present { active_pid: None, .. })
-                    && self.control.lease_is_free(source.name()).await?;
-                if !silent {
-                    return Err(CdcError::SlotInUse { slot, pid }.into());
-                }
-                source.evict(pid).await?;
-                source.claim().await?;
-            }
-            claimed => claimed?,
+        if !self.claim.as_ref().is_some_and(Claim::holds) {
+            self.claim = Some(self.claim_slot(source).await?);
         }
         if let Some(term) = self.term {
             return Ok(term);
@@ -227,6 +223,21 @@ impl Pipeline {
         self.term = Some(lease.term);
         self.source_name = Some(source.name().to_owned());
         Ok(lease.term)
+    }
+
+    /// Takes the slot's claim, also from a process that stands still: such a one keeps its session. Once the server has
+    /// ended its reader, and nobody renews its lease, it is replaced.
+    async fn claim_slot(&self, source: &PostgresSource) -> Result<Claim, PipelineError> {
+        let (slot, pid) = match source.claim().await {
+            Err(CdcError::SlotInUse { slot, pid }) => (slot, pid),
+            claimed => return Ok(claimed?),
+        };
+        let unread = matches!(source.slot().await?, SlotState::Present { active_pid: None, .. });
+        if !unread || !self.control.lease_is_free(source.name()).await? {
+            return Err(CdcError::SlotInUse { slot, pid }.into());
+        }
+        source.evict(pid).await?;
+        Ok(source.claim().await?)
     }
 
     /// Copies everything at the snapshot of a new slot, which holds everything after it.
@@ -388,7 +399,7 @@ impl Pipeline {
         let from =
             self.copies.hold(self.options.stopped_grace).map_or(from, |hold| hold.min(from)).max(confirmed);
         // Tables that stand beyond the watermark are ahead of the others until the stream is there.
-        let not_before = plan.follow.iter().map(|(_, complete)| *complete).fold(watermark.lsn, Lsn::max);
+        let not_before = plan.follow.iter().map(|(table, _)| table.reached()).fold(watermark.lsn, Lsn::max);
         if !plan.copy.is_empty() {
             for (table, reason) in &plan.copy {
                 (self.observer)(Event::Copying { table: table.clone(), reason: reason.clone() });

@@ -169,7 +169,7 @@ impl Run<'_> {
         }
         // Its connection holds the claim, and gives it back when the repair is done.
         let source = PostgresSource::open(self.options.postgres.clone()).await?;
-        source.claim().await?;
+        let _claim = source.claim().await?;
         let holder = format!("process {}, for a repair", std::process::id());
         let lease = self.control.take_lease(source.name(), &holder, true).await?;
         let repaired = self.repair_by(&Writer::Own { lake: self.lake, source: &source, lease }, found).await;

@@ -177,13 +177,6 @@ impl Requests {
         open.ok().and_then(Result::ok).unwrap_or_default()
     }
 
-    pub(crate) async fn answer_table(&self, request: i64, answer: Result<&serde_json::Value, &str>) {
-        let answered = timeout(PATIENCE, self.control.answer_table_request(request, answer)).await;
-        if !matches!(answered, Ok(Ok(()))) {
-            tracing::warn!("request {request} is fulfilled, but the control database cannot be told");
-        }
-    }
-
     async fn look(&mut self, routed: Lsn, open: bool) -> Result<Request, lakeward_postgres::Error> {
         if matches!(self.state, State::Cutting(..)) {
             return Ok(Request::Nothing);
@@ -229,5 +222,13 @@ impl Requests {
                 Ok(Request::Nothing)
             }
         }
+    }
+}
+
+/// Answers a request that concerns a table. The work is done either way.
+pub(crate) async fn answer_table(control: &Control, request: i64, answer: Result<&serde_json::Value, &str>) {
+    let answered = timeout(PATIENCE, control.answer_table_request(request, answer)).await;
+    if !matches!(answered, Ok(Ok(()))) {
+        tracing::warn!("request {request} is done with, but the control database cannot be told");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lakeward_cdc::{PostgresSource, SlotState, SlotWal};
-use lakeward_change::{StoppedTable, TableId};
+use lakeward_change::{StopCause, StoppedTable, TableId};
 use lakeward_lakehouse::{Lake, Watermark};
 use lakeward_postgres::Control;
 use serde::Serialize;
@@ -120,7 +120,8 @@ fn findings(
     if let Some(reason) = ingester.and_then(|ingester| ingester.waiting.as_deref()) {
         findings.push(format!("reading stands still: {reason}"));
     }
-    for table in watermark.iter().flat_map(|watermark| &watermark.stopped) {
+    let stopped = watermark.iter().flat_map(|watermark| &watermark.stopped);
+    for table in stopped.filter(|table| table.cause != StopCause::Copying) {
         findings.push(format!(
             "{} is not in the newest cut: {}; `lakeward table resync {}` copies it anew",
             table.id, table.reason, table.id

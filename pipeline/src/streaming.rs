@@ -6,7 +6,7 @@ use futures::future::{BoxFuture, OptionFuture};
 use lakeward_cdc::{Boundary, ChangeStream, Chunk, PostgresSource, PostgresStream, SchemaPolicy};
 use lakeward_change::{ChangeBatch, Lsn, StopCause, StoppedTable, TableId};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Watermark, WatermarkTable};
-use lakeward_postgres::TableRequest;
+use lakeward_postgres::{Control, TableRequest};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -17,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Event, Observer, Options, Pipeline, PipelineError,
     budget::Budget,
-    copies::{Copies, Finished},
+    copies::Copies,
     errand::Errands,
     handle::Command,
     ingest::{Begun, Ended},
     lane::{self, Limits, Message},
     progress::{Behind, Progress},
-    request::{Request, Requests},
+    request::{Request, Requests, answer_table},
 };
 
 /// How often ages and requests are looked at.
@@ -44,6 +44,7 @@ pub(crate) type Subscribers = Vec<mpsc::Sender<Arc<Chunk>>>;
 pub(crate) struct Streaming {
     source: PostgresSource,
     lake: Arc<Lake>,
+    control: Arc<Control>,
     observer: Observer,
     options: Options,
     requests: Requests,
@@ -101,7 +102,10 @@ impl Streaming {
         let position = |table: &CapturedTable| Some((table.id().clone(), table.durable()?));
         let stream = source.stream(from, &tables.iter().filter_map(position).collect()).await?;
         let unmarked = tables.len() != watermark.tables.len()
-            || tables.iter().any(|table| !watermark.tables.contains_key(table.id()));
+            || tables.iter().any(|table| {
+                let entry = watermark.tables.get(table.id());
+                entry.map(|entry| entry.epoch) != table.epoch()
+            });
         let mut tasks = JoinSet::new();
         let lanes = tables
             .into_iter()
@@ -115,6 +119,7 @@ impl Streaming {
         (pipeline.observer)(Event::Streaming { from });
         Ok(Self {
             lake: Arc::clone(&pipeline.lake),
+            control: Arc::clone(&pipeline.control),
             observer: Arc::clone(&pipeline.observer),
             requests: Requests::new(Arc::clone(&pipeline.control), source.name(), pipeline.term),
             source,
@@ -214,9 +219,12 @@ impl Streaming {
                     ended => return Err(lane_error(ended)),
                 },
                 (request, answer) = self.errands.answered() => {
-                    self.requests.answer_table(request, answer.as_ref().map_err(String::as_str)).await;
+                    answer_table(&self.control, request, answer.as_ref().map_err(String::as_str)).await;
                 }
-                finished = copies.finished() => self.finish_copy(finished?).await,
+                finished = copies.finished() => {
+                    finished?.tell(&self.control, &self.observer).await;
+                    self.again = true;
+                }
                 Some(command) = commands.recv() => self.obey(command),
                 () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
                 _ = tick.tick() => self.look_around(copies).await?,
@@ -373,24 +381,13 @@ impl Streaming {
             }
             "resync" => {
                 let refusal = format!("{table} is not captured from this source");
-                self.requests.answer_table(request.id, Err(&refusal)).await;
+                answer_table(&self.control, request.id, Err(&refusal)).await;
             }
             _ => {
                 let lane = self.lanes.get(&table).cloned();
                 self.errands.begin(request, table, &self.source, lane);
             }
         }
-    }
-
-    async fn finish_copy(&mut self, finished: Finished) {
-        for table in finished.halted {
-            (self.observer)(Event::Stopped(table));
-        }
-        for (request, answer) in finished.answers {
-            let answer = answer.map(|rows| serde_json::json!({ "rows": rows }));
-            self.requests.answer_table(request, answer.as_ref().map_err(String::as_str)).await;
-        }
-        self.again = true;
     }
 
     async fn route(

@@ -137,8 +137,8 @@ pub async fn maintain(
     patience: Duration,
 ) -> Result<Maintained, PipelineError> {
     let source = PostgresSource::open(options.postgres.clone()).await?;
-    match source.claim().await {
-        Ok(()) => {}
+    let _claim = match source.claim().await {
+        Ok(claim) => claim,
         Err(CdcError::SlotInUse { .. }) => {
             let of = (table.schema.as_str(), table.name.as_str());
             let request = control.request_table(source.name(), of, chore.name(), None).await?;
@@ -146,7 +146,7 @@ pub async fn maintain(
             return Ok(serde_json::from_value(answer)?);
         }
         Err(error) => return Err(error.into()),
-    }
+    };
     let missing = || PipelineError::NotCaptured { table: table.clone() };
     let schema = source.tables().iter().find(|schema| schema.id == *table).ok_or_else(missing)?;
     let reference = SourceRef { name: source.name().to_owned(), system_id: source.system_id().to_owned() };

@@ -46,7 +46,9 @@ pub enum CdcError {
         "the key column {column} of table {table} holds NaN, infinity or a time out of range, which the lake has no value for"
     )]
     Key { table: TableId, column: String },
-    #[error("table {table} was rewritten or emptied while its copy began; the copy is tried again")]
+    #[error(
+        "table {table} was rewritten or emptied just now, and the snapshot shows nothing of it: try again"
+    )]
     Rewritten { table: TableId },
     #[error("there is no table to capture ({skipped} were skipped); lakeward doctor says what they lack")]
     NoTables { skipped: usize },

@@ -144,6 +144,7 @@ impl Snapshot {
     /// Checksums of a table by key bucket, sorted by bucket; see [`crate::fingerprint`].
     pub async fn fingerprint(&self, table: &TableId) -> Result<Vec<BucketSum>, CdcError> {
         let (client, table) = self.begin(table).await?;
+        hold_still(&client, table).await?;
         fingerprint::bucket_sums(&client, table).await
     }
 
@@ -180,11 +181,11 @@ impl Snapshot {
     }
 }
 
-/// Keeps the table from being rewritten or emptied during the copy. A snapshot that is older than a rewrite sees an
-/// empty table: one that came between the two is an error.
+/// Keeps the table from being rewritten or emptied while it is read. A snapshot that is older than a rewrite sees an
+/// empty table: one that came since the catalog was read is an error.
 async fn hold_still(client: &Client, table: &Definition) -> Result<(), CdcError> {
     let id = &table.schema.id;
-    let failed = || CdcError::query(format!("lock table {id} for its copy"));
+    let failed = || CdcError::query(format!("lock table {id} while it is read"));
     let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", table.sql_source());
     client.batch_execute(&lock).await.map_err(failed())?;
     let row = client

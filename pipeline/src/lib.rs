@@ -14,6 +14,8 @@ mod event;
 mod handle;
 mod ingest;
 mod lane;
+mod owner;
+mod plan;
 mod progress;
 mod reconcile;
 mod repair;

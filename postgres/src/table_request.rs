@@ -42,9 +42,15 @@ impl Control {
         action: &str,
         argument: Option<&Value>,
     ) -> Result<i64> {
-        let row = self
-            .client()
-            .await?
+        let client = self.client().await?;
+        client
+            .execute(
+                "DELETE FROM table_requests WHERE state <> 'open' AND updated_at < now() - interval '1 day'",
+                &[],
+            )
+            .await
+            .map_err(Error::query("forget old table requests"))?;
+        let row = client
             .query_one(
                 "INSERT INTO table_requests (source, table_schema, table_name, action, argument)
                  VALUES ($1, $2, $3, $4, $5) RETURNING id",

@@ -1,0 +1,86 @@
+//! Who owns a source: the claim of its slot, the lease in the control database, the term in every commit.
+
+use std::{sync::Arc, time::Duration};
+
+use lakeward_cdc::{CdcError, Claim, PostgresSource, SlotState};
+use lakeward_lakehouse::{CapturedTable, Lake, LakeError};
+use lakeward_postgres::{Control, Error};
+use tokio::time::timeout;
+
+use crate::{PipelineError, copy::reference};
+
+/// How long the control database may take to take the lease back.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Ownership of one source, from the first attempt to the last: nobody else may slip in between two.
+#[derive(Default)]
+pub(crate) struct Owner {
+    claim: Option<Claim>,
+    /// The source's name and the term.
+    lease: Option<(String, i64)>,
+}
+
+impl Owner {
+    pub(crate) fn term(&self) -> Option<i64> {
+        self.lease.as_ref().map(|(_, term)| *term)
+    }
+
+    /// Takes the source's lease, once, as whoever has claimed its slot; gives the term.
+    ///
+    /// # Errors
+    /// Another owner has the source, or has taken it over.
+    pub(crate) async fn own(
+        &mut self,
+        source: &PostgresSource,
+        lake: &Lake,
+        control: &Control,
+    ) -> Result<i64, PipelineError> {
+        if let Some((name, term)) = &self.lease
+            && let Err(lost @ Error::LeaseLost { .. }) = control.renew_lease(name, *term).await
+        {
+            return Err(lost.into());
+        }
+        if !self.claim.as_ref().is_some_and(Claim::holds) {
+            self.claim = Some(claim_slot(source, control).await?);
+        }
+        if let Some(term) = self.term() {
+            return Ok(term);
+        }
+        let holder = format!("process {}", std::process::id());
+        // The claim says that no other owner's session lives.
+        let lease = control.take_lease(source.name(), &holder, true).await?;
+        if lease.taken_over {
+            for schema in source.tables() {
+                match CapturedTable::open(lake, &reference(source), Arc::clone(schema)).await {
+                    Ok(mut table) => table.own(lease.term, true).await?,
+                    Err(LakeError::Column { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        self.lease = Some((source.name().to_owned(), lease.term));
+        Ok(lease.term)
+    }
+
+    /// Gives the lease back. One that is not is taken over, which costs a commit a table.
+    pub(crate) async fn release(&mut self, control: &Control) {
+        if let Some((name, term)) = self.lease.take() {
+            let _ = timeout(PATIENCE, control.release_lease(&name, term)).await;
+        }
+    }
+}
+
+/// Takes the slot's claim, also from a process that stands still: such a one keeps its session. Once the server has
+/// ended its reader, and nobody renews its lease, it is replaced.
+async fn claim_slot(source: &PostgresSource, control: &Control) -> Result<Claim, PipelineError> {
+    let (slot, pid) = match source.claim().await {
+        Err(CdcError::SlotInUse { slot, pid }) => (slot, pid),
+        claimed => return Ok(claimed?),
+    };
+    let unread = matches!(source.slot().await?, SlotState::Present { active_pid: None, .. });
+    if !unread || !control.lease_is_free(source.name()).await? {
+        return Err(CdcError::SlotInUse { slot, pid }.into());
+    }
+    source.evict(pid).await?;
+    Ok(source.claim().await?)
+}

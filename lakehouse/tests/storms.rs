@@ -228,6 +228,11 @@ impl Voyage {
         let expected = self.source.rows_at(durable);
         assert_eq!(silver(&self.lake, &seen, None).await, expected, "silver at {durable:?}");
         let (rows, last) = folded(&self.lake, &seen).await;
+        if last.epoch < durable.epoch {
+            // The copy of an empty table leaves no row in bronze, and nothing has changed since.
+            assert!(expected.is_empty(), "bronze has nothing of {durable:?}");
+            return;
+        }
         assert_eq!(rows, self.source.rows_at(last), "bronze folded up to {last:?}");
         // Bronze commits first, so it holds what silver has, and maybe more.
         assert!(

@@ -90,9 +90,7 @@ impl Publication {
         name: &str,
         tables: &[Definition],
     ) -> Result<(), CdcError> {
-        let quoted = escape_identifier(name);
-        let sql = format!("ALTER PUBLICATION {quoted} SET TABLE {}", list(tables));
-        client.batch_execute(&sql).await.map_err(CdcError::query(format!("alter publication {quoted}")))
+        Self::alter(client, name, "SET", tables).await
     }
 
     /// Adds tables to ours.
@@ -101,8 +99,17 @@ impl Publication {
         name: &str,
         tables: &[Definition],
     ) -> Result<(), CdcError> {
+        Self::alter(client, name, "ADD", tables).await
+    }
+
+    async fn alter(
+        client: &Client,
+        name: &str,
+        how: &'static str,
+        tables: &[Definition],
+    ) -> Result<(), CdcError> {
         let quoted = escape_identifier(name);
-        let sql = format!("ALTER PUBLICATION {quoted} ADD TABLE {}", list(tables));
+        let sql = format!("ALTER PUBLICATION {quoted} {how} TABLE {}", list(tables));
         client.batch_execute(&sql).await.map_err(CdcError::query(format!("alter publication {quoted}")))
     }
 

@@ -65,15 +65,15 @@ impl Half {
         }
         self.own_term = Some(term);
         if raise && self.table.state.is_some() && self.term != self.own_term {
-            commit(&mut self.table, &Work::Nothing, &[own_txn(self.term, term)]).await?;
-            self.term = self.own_term;
+            self.send(&Work::Nothing, Vec::new()).await?;
         }
         Ok(())
     }
 
     /// What the owner's commits carry.
     pub(crate) fn own_txns(&self) -> Vec<Txn> {
-        self.own_term.map(|term| own_txn(self.term, term)).into_iter().collect()
+        let own = |term| Txn { app_id: TERM.to_owned(), before: self.term, after: term };
+        self.own_term.map(own).into_iter().collect()
     }
 
     /// A commit of the owner's has landed.
@@ -83,13 +83,8 @@ impl Half {
 
     /// Commits another definition; how far the source is durable stays.
     pub(crate) async fn define(&mut self, metadata: Metadata) -> Result<(), LakeError> {
-        let seen = self.table.txn(DEFINITIONS).await?;
-        let mut txns =
-            vec![Txn { app_id: DEFINITIONS.to_owned(), before: seen, after: seen.unwrap_or(0) + 1 }];
-        txns.extend(self.own_txns());
-        commit(&mut self.table, &Work::Define(Box::new(metadata)), &txns).await?;
-        self.owned();
-        Ok(())
+        let count = self.counted(DEFINITIONS).await?;
+        self.send(&Work::Define(Box::new(metadata)), vec![count]).await
     }
 
     /// Commits work that makes the source durable up to a position.
@@ -108,9 +103,7 @@ impl Half {
         if self.epoch != Some(to.epoch) {
             txns.push(Txn { app_id: EPOCH.to_owned(), before: self.epoch, after: to.epoch });
         }
-        txns.extend(self.own_txns());
-        commit(&mut self.table, work, &txns).await?;
-        self.owned();
+        self.send(work, txns).await?;
         self.epoch = Some(to.epoch);
         self.durable = Some(to);
         Ok(())
@@ -120,21 +113,27 @@ impl Half {
     pub(crate) async fn repair(&mut self, source: &SourceRef, work: &Work<'_>) -> Result<(), LakeError> {
         let at = self.position()?;
         let [lsn, order] = position_ids(source, at.epoch);
-        let before = self.table.txn(REPAIRS).await?;
-        let mut txns = vec![
+        let txns = vec![
             Txn { app_id: lsn, before: Some(at.commit), after: at.commit },
             Txn { app_id: order, before: Some(at.order), after: at.order },
-            Txn { app_id: REPAIRS.to_owned(), before, after: before.unwrap_or(0) + 1 },
+            self.counted(REPAIRS).await?,
         ];
+        self.send(work, txns).await
+    }
+
+    /// One more than was counted so far.
+    async fn counted(&self, app_id: &str) -> Result<Txn, LakeError> {
+        let before = self.table.txn(app_id).await?;
+        Ok(Txn { app_id: app_id.to_owned(), before, after: before.unwrap_or(0) + 1 })
+    }
+
+    /// Commits as the owner.
+    async fn send(&mut self, work: &Work<'_>, mut txns: Vec<Txn>) -> Result<(), LakeError> {
         txns.extend(self.own_txns());
         commit(&mut self.table, work, &txns).await?;
         self.owned();
         Ok(())
     }
-}
-
-fn own_txn(before: Option<i64>, after: i64) -> Txn {
-    Txn { app_id: TERM.to_owned(), before, after }
 }
 
 /// The final LSN of the newest transaction with durable rows here, and the last durable ordinal in it.

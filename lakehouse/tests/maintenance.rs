@@ -8,7 +8,6 @@ use deltalake::{
     logstore::{StorageConfig, logstore_with},
 };
 use futures::TryStreamExt;
-use lakeward_change::Lsn;
 use lakeward_lakehouse::{
     CapturedTable, Compacted, Compaction, Lake, LakeError, Retention, Vacuumed, Watermark,
 };
@@ -17,7 +16,7 @@ use url::Url;
 
 use crate::{
     faults::{Fault, FaultyStore},
-    source::{EPOCH, Rows, Source, TAKEN_AT, assert_bronze, copied, flush, open, query, row, silver},
+    source::{Rows, Source, TAKEN_AT, assert_bronze, copied, flush, open, query, row, silver, watermark},
 };
 
 /// Long after everything the tests write.
@@ -44,22 +43,18 @@ async fn one_flush(table: &mut CapturedTable, source: &mut Source, id: i64) {
     source.commit();
 }
 
-fn watermark(table: &CapturedTable, source: &str, lsn: u64) -> Watermark {
-    Watermark {
-        source: source.to_owned(),
-        system_id: "7301".to_owned(),
-        timeline: 1,
-        epoch: EPOCH,
-        lsn: Lsn(lsn),
-        stream_time: Some(TAKEN_AT + lsn as i64),
-        reason: "test".to_owned(),
-        tables: BTreeMap::from([(table.id().clone(), table.watermark_entry())]),
-        stopped: Vec::new(),
+/// A table of five rows, with a few small files.
+async fn flushed(lake: &Lake) -> (CapturedTable, Source) {
+    let mut source = some_rows();
+    let mut table = copied(lake, &source).await;
+    for id in 10..14 {
+        one_flush(&mut table, &mut source, id).await;
     }
+    (table, source)
 }
 
 async fn mark(lake: &Lake, table: &CapturedTable, lsn: u64) -> Watermark {
-    let watermark = watermark(table, "shop", lsn);
+    let watermark = watermark("shop", lsn, Some(table));
     lake.append_watermark(&watermark).await.unwrap();
     watermark
 }
@@ -204,7 +199,7 @@ async fn watermarks_of_every_source_are_put_together_and_found() {
     let table = copied(&lake, &some_rows()).await;
     for name in ["shop", "other shop/é"] {
         for lsn in 1..=60 {
-            let newest = watermark(&table, name, lsn);
+            let newest = watermark(name, lsn, Some(&table));
             lake.append_watermark(&newest).await.unwrap();
             assert_eq!(lake.latest_watermark(Some(name)).await.unwrap(), Some(newest));
         }
@@ -231,11 +226,7 @@ async fn maintenance_on_a_store_that_fails_loses_and_doubles_nothing() {
         for fault in Fault::ALL {
             let store = FaultyStore::new();
             let lake = lake(&store);
-            let mut source = some_rows();
-            let mut table = copied(&lake, &source).await;
-            for id in 10..14 {
-                one_flush(&mut table, &mut source, id).await;
-            }
+            let (mut table, mut source) = flushed(&lake).await;
             mark(&lake, &table, 2000).await;
             store.fail(fault, place, 3);
             let _ = table.optimize(Compaction::Whole).await;
@@ -257,11 +248,7 @@ async fn maintenance_that_is_dropped_midway_is_made_good_by_the_next_flush() {
     for place in PLACES {
         let store = FaultyStore::new();
         let lake = lake(&store);
-        let mut source = some_rows();
-        let mut table = copied(&lake, &source).await;
-        for id in 10..14 {
-            one_flush(&mut table, &mut source, id).await;
-        }
+        let (mut table, mut source) = flushed(&lake).await;
         store.fail(Fault::Hangs, place, 1);
         tokio::select! {
             done = table.optimize(Compaction::Whole) => panic!("it ended with {done:?}"),
@@ -277,11 +264,7 @@ async fn maintenance_that_is_dropped_midway_is_made_good_by_the_next_flush() {
 async fn a_second_compaction_is_found_out() {
     let store = FaultyStore::new();
     let lake = lake(&store);
-    let mut source = some_rows();
-    let mut first = copied(&lake, &source).await;
-    for id in 10..14 {
-        one_flush(&mut first, &mut source, id).await;
-    }
+    let (mut first, source) = flushed(&lake).await;
     let mut second = open(&lake).await;
     first.optimize(Compaction::Whole).await.unwrap();
     let refused = second.optimize(Compaction::Whole).await;
@@ -296,11 +279,7 @@ async fn a_second_compaction_is_found_out() {
 async fn a_compaction_never_brings_back_what_another_writer_deleted() {
     let store = FaultyStore::new();
     let lake = lake(&store);
-    let mut source = some_rows();
-    let mut first = copied(&lake, &source).await;
-    for id in 10..14 {
-        one_flush(&mut first, &mut source, id).await;
-    }
+    let (mut first, mut source) = flushed(&lake).await;
     let mut second = open(&lake).await;
     source.delete(10);
     flush(&mut first, &source).await.unwrap();
@@ -316,11 +295,7 @@ async fn a_compaction_never_brings_back_what_another_writer_deleted() {
 async fn the_librarys_own_optimize_doubles_rows_when_it_runs_twice() {
     let store = FaultyStore::new();
     let lake = lake(&store);
-    let mut source = some_rows();
-    let mut table = copied(&lake, &source).await;
-    for id in 10..14 {
-        one_flush(&mut table, &mut source, id).await;
-    }
+    let (table, source) = flushed(&lake).await;
     let delta = library_table(&store, &lake, table.silver_path()).await;
     let (one, other) = (delta.clone(), delta.clone());
     one.optimize().await.unwrap();

@@ -12,7 +12,7 @@ use arrow::{
 };
 use futures::{Stream, stream};
 use lakeward_change::{ChangeBatch, Column, ColumnType, Lsn, Op, Position, TableId, TableSchema};
-use lakeward_lakehouse::{CapturedTable, Lake, LakeError, SourceRef};
+use lakeward_lakehouse::{CapturedTable, Lake, LakeError, SourceRef, Watermark};
 
 pub const EPOCH: i64 = 1;
 /// Where the log stands when the table is copied.
@@ -377,4 +377,18 @@ pub async fn assert_bronze(lake: &Lake, table: &CapturedTable, rows: usize) {
     assert_eq!(number(lake, path, "SELECT count(*) FROM t").await, rows as i64, "rows in bronze");
     let positions = "SELECT count(*) FROM (SELECT DISTINCT _epoch, _commit, _order FROM t)";
     assert_eq!(number(lake, path, positions).await, rows as i64, "positions in bronze");
+}
+
+pub fn watermark(source: &str, lsn: u64, table: Option<&CapturedTable>) -> Watermark {
+    Watermark {
+        source: source.to_owned(),
+        system_id: "7301".to_owned(),
+        timeline: 1,
+        epoch: EPOCH,
+        lsn: Lsn(lsn),
+        stream_time: Some(TAKEN_AT + lsn as i64),
+        reason: "test".to_owned(),
+        tables: table.map(|t| (t.id().clone(), t.watermark_entry())).into_iter().collect(),
+        stopped: Vec::new(),
+    }
 }

@@ -2,33 +2,19 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use lakeward_change::{ChangeBatch, Lsn, Position, TableId};
-use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Watermark};
+use lakeward_change::{ChangeBatch, Position, TableId};
+use lakeward_lakehouse::{Lake, LakeError};
 use object_store::ObjectStore;
 use url::Url;
 
 use crate::{
     faults::{Fault, FaultyStore},
-    source::{EPOCH, SNAPSHOT, Source, TAKEN_AT, copied, copy, flush, row},
+    source::{SNAPSHOT, Source, copied, copy, flush, row, watermark},
 };
 
 fn lake(store: &Arc<FaultyStore>) -> Lake {
     let store = Arc::clone(store) as Arc<dyn ObjectStore>;
     Lake::with_store(Url::parse("memory:///lake/").unwrap(), store, BTreeMap::new()).unwrap()
-}
-
-fn watermark(source: &str, lsn: u64, table: Option<&CapturedTable>) -> Watermark {
-    Watermark {
-        source: source.to_owned(),
-        system_id: "7301".to_owned(),
-        timeline: 1,
-        epoch: EPOCH,
-        lsn: Lsn(lsn),
-        stream_time: Some(TAKEN_AT + lsn as i64),
-        reason: "test".to_owned(),
-        tables: table.map(|t| (t.id().clone(), t.watermark_entry())).into_iter().collect(),
-        stopped: Vec::new(),
-    }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::{
     error::chain,
     lane::Message,
     repair::{self, RepairRequest},
-    upkeep::Chore,
+    upkeep::{Chore, Maintained},
 };
 
 /// An answer as the control database has it, or why there is none.
@@ -43,38 +43,26 @@ impl Errands {
     ) {
         self.running.insert(request.id);
         let id = request.id;
-        let Some(lane) = lane else {
-            self.tasks.spawn(async move { (id, Err(format!("{table} is not followed at the moment"))) });
-            return;
-        };
-        match request.action.as_str() {
-            repair::ACTION => {
-                let repair = serde_json::from_value::<RepairRequest>(request.argument.unwrap_or_default());
-                let repair =
-                    repair.map(|repair| (source.imported_snapshot(&repair.snapshot, repair.lsn), repair));
-                self.tasks.spawn(async move {
-                    let done = match repair {
-                        Ok((snapshot, repair)) => repair.carry_out(&snapshot, &table, &lane).await,
-                        Err(error) => {
-                            return (id, Err(format!("the keys to repair cannot be read: {error}")));
-                        }
-                    };
-                    (id, answer(done))
-                });
-            }
-            action if let Some(chore) = Chore::ALL.into_iter().find(|chore| chore.name() == action) => {
-                self.tasks.spawn(async move {
-                    let (reply, answer_of_lane) = oneshot::channel();
-                    let sent = lane.send(Message::Maintain { chore, reply }).await.is_ok();
-                    let done = if sent { answer_of_lane.await.ok() } else { None };
-                    (id, answer(done.map_or(Err(PipelineError::Stopped("a lane")), |done| Ok(done?))))
-                });
-            }
-            action => {
-                let refusal = format!("this ingester knows no {action:?}: it is of another version");
-                self.tasks.spawn(async move { (id, Err(refusal)) });
-            }
-        }
+        // Here, since the task outlives the borrowed source.
+        let repair = (request.action == repair::ACTION).then(|| {
+            let asked = serde_json::from_value::<RepairRequest>(request.argument.unwrap_or_default());
+            asked.map(|asked| (source.imported_snapshot(&asked.snapshot, asked.lsn), asked))
+        });
+        self.tasks.spawn(async move {
+            let Some(lane) = lane else {
+                return (id, Err(format!("{table} is not followed at the moment")));
+            };
+            let chore = Chore::ALL.into_iter().find(|chore| chore.name() == request.action);
+            let answer = match (repair, chore) {
+                (Some(Ok((snapshot, asked))), _) => answer(asked.carry_out(&snapshot, &table, &lane).await),
+                (Some(Err(error)), _) => Err(format!("the keys to repair cannot be read: {error}")),
+                (None, Some(chore)) => answer(maintain(&lane, chore).await),
+                (None, None) => {
+                    Err(format!("this ingester knows no {:?}: it is of another version", request.action))
+                }
+            };
+            (id, answer)
+        });
     }
 
     /// Waits for the next answer; pending forever if nothing runs.
@@ -91,6 +79,13 @@ impl Errands {
             }
         }
     }
+}
+
+async fn maintain(lane: &mpsc::Sender<Message>, chore: Chore) -> Result<Maintained, PipelineError> {
+    let (reply, answer) = oneshot::channel();
+    let stopped = || PipelineError::Stopped("a lane");
+    lane.send(Message::Maintain { chore, reply }).await.map_err(|_| stopped())?;
+    Ok(answer.await.map_err(|_| stopped())??)
 }
 
 fn answer<T: Serialize>(done: Result<T, PipelineError>) -> Answer {

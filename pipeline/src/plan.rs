@@ -1,6 +1,9 @@
 //! What is done with each table at a beginning, and where the stream then begins.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use lakeward_cdc::PostgresSource;
 use lakeward_change::{Evolution, Lsn, StopCause, StoppedTable, TableId};
@@ -8,7 +11,7 @@ use lakeward_lakehouse::{CapturedTable, Watermark};
 
 use crate::{
     Event, Pipeline, PipelineError,
-    copy::{Copying, reference},
+    copy::Copying,
     start::{Step, complete_to, step},
 };
 
@@ -67,12 +70,10 @@ impl Pipeline {
                 }
                 Step::Copy(reason) => drop(plan.copy.insert(id, reason)),
                 Step::Stop(reason) => self.stop(stopped(format!("its definition changed: {reason}"))),
-                Step::Narrow(reason) => {
-                    match self.narrow(source, table, complete.zip(Some(confirmed))).await? {
-                        Some(followed) => plan.follow.push(followed),
-                        None => self.stop(stopped(format!("its definition changed: {reason}"))),
-                    }
-                }
+                Step::Narrow(at, reason) => match self.narrow(source, table, copying).await? {
+                    Some(narrowed) => plan.follow.push((narrowed, at)),
+                    None => self.stop(stopped(format!("its definition changed: {reason}"))),
+                },
             }
         }
         if let Some(watermark) = newest {
@@ -86,20 +87,14 @@ impl Pipeline {
         &self,
         source: &mut PostgresSource,
         table: CapturedTable,
-        complete: Option<(Lsn, Lsn)>,
-    ) -> Result<Option<(CapturedTable, Lsn)>, PipelineError> {
+        copying: &Copying,
+    ) -> Result<Option<CapturedTable>, PipelineError> {
         let stored = self.lake.definition(table.silver_path()).await?;
-        let (Some((complete, confirmed)), Some(stored)) = (complete, stored) else { return Ok(None) };
-        if complete < confirmed || !source.ignore_other_columns(&stored) {
+        if !stored.is_some_and(|stored| source.ignore_other_columns(&stored)) {
             return Ok(None);
         }
-        let schema = source.tables().iter().find(|schema| schema.id == *table.id()).cloned();
-        let Some(schema) = schema else { return Ok(None) };
-        let mut narrowed = CapturedTable::open(&self.lake, &reference(source), schema).await?;
-        if let Some(term) = self.owner.term() {
-            narrowed.own(term, false).await?;
-        }
-        Ok((*narrowed.evolution() == Evolution::Same).then_some((narrowed, complete)))
+        let narrowed = copying.open_tables(source, Some(&BTreeSet::from([table.id().clone()]))).await?.pop();
+        Ok(narrowed.filter(|table| *table.evolution() == Evolution::Same))
     }
 
     /// Stops the tables of the watermark that cannot be captured any more; those that are gone just leave it.

@@ -8,13 +8,14 @@ use std::{sync::Arc, time::Duration};
 use arrow::array::RecordBatch;
 use lakeward_cdc::{PostgresSource, Snapshot};
 use lakeward_change::{Lsn, TableId, TableSchema};
-use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Repaired, SourceRef};
+use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Repaired};
 use lakeward_postgres::{Control, Lease};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     PipelineError,
+    copy::reference,
     lane::{self, Limits, Message},
     upkeep::Maintenance,
 };
@@ -105,9 +106,7 @@ pub(crate) async fn repair(
             }
         }
         Writer::Own { lake, source, lease } => {
-            let reference =
-                SourceRef { name: source_name.to_owned(), system_id: source.system_id().to_owned() };
-            let mut table = CapturedTable::open(lake, &reference, Arc::clone(schema)).await?;
+            let mut table = CapturedTable::open(lake, &reference(source), Arc::clone(schema)).await?;
             table.own(lease.term, lease.taken_over).await?;
             let (lane, inbox) = mpsc::channel(1);
             let limits = Limits { rows: 1, bytes: 1, maintenance: Maintenance::default() };

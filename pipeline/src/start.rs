@@ -68,8 +68,8 @@ pub(crate) enum Step {
     Follow(Lsn),
     /// The same, once the lake has the columns that came.
     Extend(Lsn),
-    /// Without the columns that came.
-    Narrow(String),
+    /// The same, without what came, if the rest is as it was; else to be stopped.
+    Narrow(Lsn, String),
     Copy(String),
     Stop(String),
 }
@@ -91,11 +91,17 @@ pub(crate) fn step(
     };
     match (evolution, policy, complete) {
         (Evolution::Replaced(reason), SchemaPolicy::Follow, _) => Step::Copy(reason.clone()),
-        (Evolution::Replaced(reason), SchemaPolicy::Ignore, _) => Step::Narrow(reason.clone()),
-        (Evolution::Replaced(reason), SchemaPolicy::Stop, _) => Step::Stop(reason.clone()),
+        (Evolution::Replaced(reason), SchemaPolicy::Ignore, Ok(complete)) => {
+            Step::Narrow(complete, reason.clone())
+        }
+        (Evolution::Replaced(reason), SchemaPolicy::Ignore | SchemaPolicy::Stop, _) => {
+            Step::Stop(reason.clone())
+        }
         (Evolution::Extended, SchemaPolicy::Stop, _) => Step::Stop("columns were added".into()),
         (_, _, Err(gap)) => Step::Copy(gap),
-        (Evolution::Extended, SchemaPolicy::Ignore, _) => Step::Narrow("columns were added".into()),
+        (Evolution::Extended, SchemaPolicy::Ignore, Ok(complete)) => {
+            Step::Narrow(complete, "columns were added".into())
+        }
         (Evolution::Extended, SchemaPolicy::Follow, Ok(complete)) => Step::Extend(complete),
         (Evolution::Same, _, Ok(complete)) => Step::Follow(complete),
     }
@@ -214,9 +220,9 @@ mod tests {
         let steps = |evolution| all.map(|policy| step(policy, evolution, Some(Lsn(5)), Lsn(5)));
         let [follow, ignore, stop] = steps(&replaced);
         assert_eq!(follow, Step::Copy("why".into()));
-        assert!(matches!((ignore, stop), (Step::Narrow(_), Step::Stop(_))));
+        assert!(matches!((ignore, stop), (Step::Narrow(Lsn(5), _), Step::Stop(_))));
         let [follow, ignore, stop] = steps(&Evolution::Extended);
         assert_eq!(follow, Step::Extend(Lsn(5)));
-        assert!(matches!((ignore, stop), (Step::Narrow(_), Step::Stop(_))));
+        assert!(matches!((ignore, stop), (Step::Narrow(Lsn(5), _), Step::Stop(_))));
     }
 }

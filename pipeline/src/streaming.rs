@@ -161,15 +161,17 @@ impl Streaming {
     ) -> Result<Ended, PipelineError> {
         let streamed = self.stream(commands, subscribers, copies, shutdown).await;
         self.lanes.clear();
-        if streamed.is_err() {
-            // A commit that is under way must not land behind the next attempt's back.
-            let ended = async { while self.tasks.join_next().await.is_some() {} };
-            if timeout(LANES_END, ended).await.is_err() {
-                self.tasks.shutdown().await;
+        let ended = match streamed {
+            Ok(ended) => ended,
+            Err(error) => {
+                // A commit that is under way must not land behind the next attempt's back.
+                let lanes_end = async { while self.tasks.join_next().await.is_some() {} };
+                if timeout(LANES_END, lanes_end).await.is_err() {
+                    self.tasks.shutdown().await;
+                }
+                return Err(error);
             }
-            return streamed;
-        }
-        let ended = streamed?;
+        };
         while let Some(ended) = self.tasks.join_next().await {
             ended.map_err(|_| PipelineError::Stopped("a lane"))??;
         }

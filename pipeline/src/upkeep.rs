@@ -5,14 +5,12 @@ use std::{sync::Arc, time::Duration};
 use chrono::Utc;
 use lakeward_cdc::{CdcError, PostgresSource};
 use lakeward_change::TableId;
-use lakeward_lakehouse::{
-    CapturedTable, Compacted, Compaction, Lake, LakeError, Retention, SourceRef, Vacuumed,
-};
+use lakeward_lakehouse::{CapturedTable, Compacted, Compaction, Lake, LakeError, Retention, Vacuumed};
 use lakeward_postgres::Control;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
-use crate::{Options, PipelineError, error::chain};
+use crate::{Options, PipelineError, copy::reference, error::chain};
 
 /// Old files are looked for this often, and a few small ones put together that are not worth it earlier.
 const VACUUM_EVERY: Duration = Duration::from_secs(3600);
@@ -149,8 +147,7 @@ pub async fn maintain(
     };
     let missing = || PipelineError::NotCaptured { table: table.clone() };
     let schema = source.tables().iter().find(|schema| schema.id == *table).ok_or_else(missing)?;
-    let reference = SourceRef { name: source.name().to_owned(), system_id: source.system_id().to_owned() };
-    let mut captured = CapturedTable::open(lake, &reference, Arc::clone(schema)).await?;
+    let mut captured = CapturedTable::open(lake, &reference(&source), Arc::clone(schema)).await?;
     if captured.durable().is_none() {
         return Err(missing());
     }

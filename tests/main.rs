@@ -6,6 +6,7 @@ mod command;
 mod demo;
 mod failpoints;
 mod kills;
+mod letters;
 mod maintenance;
 mod owners;
 mod readers;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{ArrayRef, BooleanArray, Int64Array, RecordBatch},
-    compute::concat_batches,
+    compute::{concat_batches, filter_record_batch},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use deltalake::{
@@ -85,6 +85,11 @@ impl<'a> Upsert<'a> {
         ]);
         let source = RecordBatch::try_new(upsert_schema(table), columns)?;
         Ok(Self { table, session, source, replaces: false })
+    }
+
+    /// Some of its rows.
+    pub(crate) fn only(self, rows: &BooleanArray) -> Result<Self, arrow::error::ArrowError> {
+        Ok(Self { source: filter_record_batch(&self.source, rows)?, ..self })
     }
 
     /// Takes out whatever is stored of the keys in `removed` (whole rows, all else null) and puts `rows` in, as they

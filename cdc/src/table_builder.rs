@@ -59,11 +59,9 @@ impl TableBuilder {
             schema: table.arrow(),
             columns: table.columns.iter().map(|c| ColumnBuilder::new(c.column_type)).collect(),
             unavailable: table.columns.iter().map(|_| None).collect(),
-            risky_key: table
-                .key
-                .iter()
-                .copied()
-                .filter(|&i| is_risky(table.columns[i].column_type))
+            // A row that is told from others by all it holds is found again without them.
+            risky_key: (table.key.iter().copied())
+                .filter(|&i| table.has_key() && is_risky(table.columns[i].column_type))
                 .collect(),
             table,
             epoch,
@@ -204,7 +202,7 @@ pub(crate) fn append(
     };
     match column.append_text(text) {
         Ok(Held::Yes) => Ok(0),
-        Ok(Held::No) if table.key.contains(&index) => {
+        Ok(Held::No) if table.has_key() && table.key.contains(&index) => {
             Err(CdcError::Key { table: table.id.clone(), column: table.columns[index].name.clone() })
         }
         Ok(Held::No) => Ok(1),

@@ -144,6 +144,8 @@ pub fn pipeline_observer(progress: &Progress) -> Observer {
             }
             Event::Streaming { from } => progress.say(format!("Following changes from {from}")),
             Event::Skipped { table, reason } => progress.say(format!("Left out {table}: {reason}")),
+            Event::BronzeOnly { table, reason } => progress
+                .say(format!("{table} lands in bronze alone, without its updates and deletes: {reason}")),
             Event::ColumnSkipped { table, column } => progress.say(format!(
                 "Left out column {column} of {table}: it is generated, or configured or published so"
             )),

@@ -21,7 +21,10 @@ const TABLES: &str = "
     create table goods(id int primary key, price numeric(12,2));
     create table lines(a int, b text, amount int, primary key (b, a));
     create table pulses(id bigserial primary key, lsn pg_lsn default pg_current_wal_insert_lsn());
+    create table visits(page text, n int); alter table visits replica identity full;
+    create table logged(n int);
     insert into goods select i, i / 7.0 from generate_series(1, 500) i;
+    insert into visits select nullif(i % 20, 0), 0 from generate_series(1, 500) i;
     insert into lines select i, 'b' || i % 7, i from generate_series(1, 500) i;
     create table odd(key numeric(10,2), n int, primary key (key, n));
     create table oddities(n int primary key);
@@ -121,6 +124,8 @@ async fn load(url: &str) -> JoinHandle<()> {
             };
             let statements = format!(
                 "begin; insert into pulses default values; update goods set price = price + 1 where id = {id};
+                 insert into logged values ({id}); insert into visits values (null, 0), ({id} % 20, 0);
+                 update visits set n = n + 1 where page = '{id}'; delete from visits where n = 2;
                  {odd} commit"
             );
             client.batch_execute(&statements).await.expect("the load runs");

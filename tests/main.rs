@@ -5,6 +5,7 @@ mod chaos;
 mod command;
 mod demo;
 mod failpoints;
+mod keyless;
 mod kills;
 mod letters;
 mod maintenance;

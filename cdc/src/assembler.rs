@@ -289,7 +289,7 @@ impl Assembler {
         let key = &self.schema(table).key;
         let mut row = self.row(change, new)?;
         let Some(old) = old else {
-            if key.iter().any(|&i| row[i] == Datum::Unchanged) {
+            if self.schema(table).counts_rows() || key.iter().any(|&i| row[i] == Datum::Unchanged) {
                 return Err(self.bad(table, "is updated and lacks a value of its key"));
             }
             return self.push(table, Op::Update, change.stamp, &row, None, new.size());
@@ -308,21 +308,23 @@ impl Assembler {
             return Err(self.bad(table, "is updated and lacks a value of its key"));
         }
         let changed = (old_key != new_key).then_some(old_key.as_slice());
-        self.push(table, Op::Update, change.stamp, &row, changed, new.size())
+        let size = new.size() + if self.schema(table).counts_rows() { old.tuple().size() } else { 0 };
+        self.push(table, Op::Update, change.stamp, &row, changed, size)
     }
 
     fn delete(&mut self, change: &Change, old: Tuple<'_>) -> Result<(), CdcError> {
         let key = &self.schema(change.table).key;
         let mut row = self.row(change, old)?;
+        let whole = self.schema(change.table).counts_rows();
         for (i, datum) in row.iter_mut().enumerate() {
-            if !key.contains(&i) {
+            if !whole && !key.contains(&i) {
                 *datum = Datum::Null;
             }
         }
         if row.contains(&Datum::Unchanged) {
             return Err(self.bad(change.table, "is deleted and lacks a value of its key"));
         }
-        self.push(change.table, Op::Delete, change.stamp, &row, None, 0)
+        self.push(change.table, Op::Delete, change.stamp, &row, None, if whole { old.size() } else { 0 })
     }
 
     /// Numbers a change; gives it if it is one of a followed table, beyond what is durable there.
@@ -443,7 +445,9 @@ fn places(table: &Definition, relation: &Relation) -> Result<Vec<Option<usize>>,
             Some(column) if *types != (column.type_oid, column.type_modifier) => {
                 return Err(format!("column {} is no longer {}", known.name, known.source_type));
             }
-            Some(column) if column.key != is_key => return Err("its key has other columns".into()),
+            Some(column) if column.key != is_key && !schema.is_history() => {
+                return Err("its key has other columns".into());
+            }
             Some(_) => {}
         }
     }

@@ -78,7 +78,8 @@ impl Snapshot {
     }
 
     /// All rows of a table, in batches of `batch_rows` (fewer where rows are wide) in the schema
-    /// [`lakeward_change::TableSchema::arrow`], over a connection of its own.
+    /// [`lakeward_change::TableSchema::arrow`], over a connection of its own. Where equal rows are counted, they come one
+    /// after the other.
     pub async fn copy(
         &self,
         table: &TableId,
@@ -87,7 +88,9 @@ impl Snapshot {
         let (client, table) = self.begin(table).await?;
         hold_still(&client, table).await?;
         let columns = table.column_list();
-        let from = if table.partitioned {
+        let from = if table.schema.counts_rows() {
+            format!("({})", fingerprint::equal_rows_together(table))
+        } else if table.partitioned {
             format!("(SELECT {columns} FROM {})", table.sql_name())
         } else {
             format!("{} ({columns})", table.sql_name())

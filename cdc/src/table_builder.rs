@@ -184,7 +184,7 @@ pub(crate) fn append(
     };
     match column.append_text(text) {
         Ok(Held::Yes) => Ok(0),
-        Ok(Held::No) if table.key.contains(&index) => {
+        Ok(Held::No) if table.has_key() && table.key.contains(&index) => {
             Err(CdcError::Key { table: table.id.clone(), column: table.columns[index].name.clone() })
         }
         Ok(Held::No) => Ok(1),

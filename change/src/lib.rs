@@ -5,6 +5,7 @@
 
 mod batch;
 mod checksum;
+mod count;
 mod evolution;
 mod fold;
 mod letter;
@@ -13,6 +14,7 @@ mod schema;
 
 pub use batch::{ChangeBatch, Op};
 pub use checksum::{BUCKETS, BucketSum, entry_values};
+pub use count::{Counted, count};
 pub use evolution::{Evolution, evolution};
 pub use fold::{FoldError, Folded, Segment, after, fold, halves, split_at_truncates};
 pub use letter::{CopiedRows, DeadLetter};

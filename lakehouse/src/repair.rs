@@ -58,6 +58,9 @@ impl CapturedTable {
         keys: &[String],
         rows: &RecordBatch,
     ) -> Result<Repaired, LakeError> {
+        if !self.schema.has_key() {
+            return Err(LakeError::NoKey { table: self.schema.id.to_string() });
+        }
         self.refresh_if_stale().await?;
         let durable = self.silver.position()?;
         if durable.epoch != epoch {

@@ -13,6 +13,11 @@ pub enum Event {
         table: TableId,
         reason: String,
     },
+    /// Of a table inserts and truncates alone are captured, into bronze: with the reason.
+    BronzeOnly {
+        table: TableId,
+        reason: String,
+    },
     /// A column is not captured: it is generated, or the publication leaves it out.
     ColumnSkipped {
         table: TableId,

@@ -144,6 +144,9 @@ impl Pipeline {
         for table in source.skipped() {
             self.tell_once(Event::Skipped { table: table.id.clone(), reason: table.reason.clone() });
         }
+        for table in source.histories() {
+            self.tell_once(Event::BronzeOnly { table: table.id.clone(), reason: table.reason.clone() });
+        }
         for (table, column) in source.omitted_columns() {
             self.tell_once(Event::ColumnSkipped { table: table.clone(), column: column.clone() });
         }

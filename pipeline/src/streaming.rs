@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
+use arrow::array::Array;
 use futures::future::{BoxFuture, OptionFuture};
 use lakeward_cdc::{Boundary, ChangeStream, Chunk, PostgresSource, PostgresStream, SchemaPolicy};
 use lakeward_change::{ChangeBatch, DeadLetter, Lsn, StopCause, StoppedTable, TableId};
@@ -515,7 +516,8 @@ async fn complete_cut(
 
 /// What a batch holds in memory, in bytes, its bookkeeping columns included.
 fn memory_size(batch: &ChangeBatch) -> usize {
-    batch.values.get_array_memory_size() + batch.num_rows() * BOOKKEEPING_BYTES
+    let old_keys = batch.old_keys.as_ref().map_or(0, |keys| keys.get_array_memory_size());
+    batch.values.get_array_memory_size() + old_keys + batch.num_rows() * BOOKKEEPING_BYTES
 }
 
 async fn next_chunk(stream: &mut PostgresStream, reading: bool) -> Result<Chunk, PipelineError> {

@@ -60,7 +60,7 @@ fn print_status(status: &Status) {
     let rows = status.tables.iter().map(|row| {
         [
             row.table.to_string(),
-            row.silver_version.to_string(),
+            if row.bronze_only.is_some() { "none".to_owned() } else { row.silver_version.to_string() },
             row.bronze_version.to_string(),
             row.rows_behind.to_string(),
             format!("{:.1} s", row.seconds_behind),

@@ -282,6 +282,34 @@ fn rows_from_before_a_column_have_null_there_and_columns_go_by_name() {
 }
 
 #[test]
+fn without_a_key_the_whole_row_before_is_kept() {
+    let mut definition = definition();
+    let mut schema = (*definition.schema).clone();
+    (schema.key, schema.origin.whole_rows) = (vec![0, 1, 2], true);
+    (definition.schema, definition.identity) = (schema.into(), b'f');
+    let durable = Position { epoch: 3, commit: 0, order: 0 };
+    let mut feed = Feed(Assembler::new(vec![Followed { definition, durable }]));
+    let mut relation = described(CAPTURED, "t");
+    relation.identity = b'f';
+    relation.columns.iter_mut().for_each(|column| column.key = true);
+    feed.send(&wire::relation(&relation)).expect("valid");
+    feed.send(&wire::begin(Lsn(9), 0, 5)).expect("valid");
+    let before = [Some(Some("1")), Some(Some("long")), Some(None)];
+    // A large value that stayed is sent with the row before alone.
+    feed.send(&wire::update(CAPTURED, Some((b'O', &before)), &[Some(Some("2")), None, Some(None)]))
+        .expect("valid");
+    feed.send(&wire::update(CAPTURED, Some((b'O', &before)), &before)).expect("valid");
+    feed.send(&wire::delete(CAPTURED, b'O', &before)).expect("valid");
+    let rows = feed.rows();
+    let texts = |id: &str| [Some(id.to_owned()), Some("long".to_owned()), None];
+    assert_eq!(rows.iter().map(|row| row.old_key.as_deref()).collect::<Vec<_>>(), [Some("1"), None, None]);
+    assert_eq!([&rows[0].values, &rows[2].values], [&texts("2"), &texts("1")]);
+    assert!(rows.iter().all(|row| row.unavailable == [false; 3]));
+    let without = wire::update(CAPTURED, None, &before);
+    assert!(matches!(feed.send(&without), Err(CdcError::Sequence(_))));
+}
+
+#[test]
 fn messages_out_of_order_are_errors() {
     let row = [Some(Some("1")), Some(None), Some(None)];
     let begin = wire::begin(Lsn(9), 0, 5);

@@ -73,12 +73,15 @@ pub(crate) async fn commit(table: &mut Table, work: &Work<'_>, txns: &[Txn]) -> 
             Err(error) => error,
         };
         tracing::warn!(table = table.path, error = &error as &dyn std::error::Error, "a commit failed");
+        let tried_on = table.state.clone();
         match outcome(table, work, txns).await {
             Ok(Outcome::Landed) => return Ok(()),
             Ok(Outcome::OtherWriter) => return Err(LakeError::OtherWriter { table: table.path.clone() }),
             Ok(Outcome::NotLanded) => {}
-            // Unknown. The next attempt is safe: on a state that is no longer the newest it fails.
+            // Unknown. The next attempt is safe on the state of this one, which is no longer the newest if this one has
+            // landed: then it fails. On a newer one it would be done twice.
             Err(error) => {
+                table.state = tried_on;
                 tracing::warn!(table = table.path, error = &error as &dyn std::error::Error, "a load failed");
             }
         }

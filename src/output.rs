@@ -157,6 +157,10 @@ pub fn pipeline_observer(progress: &Progress) -> Observer {
                  `lakeward table resync {}`",
                 table.id, table.reason, table.id
             )),
+            Event::SetAside { table, rows } => progress.say(format!(
+                "{rows} rows of {table} cannot be taken in; they are kept, and the rest goes on: `lakeward \
+                 dead-letters list`"
+            )),
             Event::Nulled { values } => progress.say(format!(
                 "{values} values are null in the lake: NaN, infinity or a time out of range, which their columns \
                  cannot hold there"

@@ -7,6 +7,7 @@ mod demo;
 mod failpoints;
 mod keyless;
 mod kills;
+mod letters;
 mod maintenance;
 mod owners;
 mod readers;

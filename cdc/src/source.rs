@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio_postgres::Client;
 
 use crate::{
-    CdcError, Claim, PostgresStream, SchemaPolicy, SlotState, SlotWal, Snapshot, TableRule,
+    CdcError, Claim, LetterReader, PostgresStream, SchemaPolicy, SlotState, SlotWal, Snapshot, TableRule,
     assembler::{Assembler, Followed},
     catalog::{Catalog, Definition},
     connection::{connect, connect_replication, replication_config},
@@ -320,6 +320,12 @@ impl PostgresSource {
         let assembler = Assembler::new(followed.collect());
         let max_bytes = self.options.max_chunk_bytes.clamp(1, MAX_CHUNK_BYTES);
         Ok(PostgresStream::new(session, from, assembler, self.options.max_chunk_rows.max(1), max_bytes))
+    }
+
+    /// What reads the letters of a captured table again; `None` for another table.
+    pub fn letter_reader(&self, table: &TableId) -> Option<LetterReader> {
+        let definition = self.catalog.tables.iter().find(|definition| definition.schema.id == *table)?;
+        Some(LetterReader::new(definition.clone()))
     }
 
     /// How far the source's log is on its disk.

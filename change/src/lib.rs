@@ -8,6 +8,7 @@ mod checksum;
 mod count;
 mod evolution;
 mod fold;
+mod letter;
 mod position;
 mod schema;
 
@@ -16,5 +17,6 @@ pub use checksum::{BUCKETS, BucketSum, entry_values};
 pub use count::{Counted, count};
 pub use evolution::{Evolution, evolution};
 pub use fold::{FoldError, Folded, Segment, after, fold, halves, split_at_truncates};
+pub use letter::{CopiedRows, DeadLetter};
 pub use position::{Lsn, Position};
 pub use schema::{Column, ColumnType, Origin, StopCause, StoppedTable, TableId, TableSchema};

@@ -14,6 +14,7 @@ use crate::{
     commit::{Work, backoff},
     definition,
     half::Half,
+    letters::Letters,
     silver::{self, Upsert},
     table::Table,
 };
@@ -44,6 +45,7 @@ pub struct CapturedTable {
     pub(crate) schema: Arc<TableSchema>,
     pub(crate) bronze: Half,
     pub(crate) silver: Half,
+    pub(crate) letters: Letters,
     /// How `schema` relates to what the halves were captured under.
     pub(crate) evolution: Evolution,
     /// A call failed or was dropped midway: what is durable must be read anew.
@@ -77,8 +79,9 @@ impl CapturedTable {
         };
         let (bronze, silver) = (half(Layer::Bronze).await?, half(Layer::Silver).await?);
         let evolution = definition::since([&bronze, &silver], &schema)?;
+        let letters = Letters::open(lake, source, &schema.id, durable(&schema, &bronze, &silver)).await?;
         let (lake, source) = (lake.clone(), source.clone());
-        Ok(Self { lake, source, schema, bronze, silver, evolution, stale: false })
+        Ok(Self { lake, source, schema, bronze, silver, letters, evolution, stale: false })
     }
 
     /// Makes this the writer of the owner with `term`, which every commit then carries: one with an earlier term fails
@@ -104,13 +107,14 @@ impl CapturedTable {
         self.bronze.epoch.max(self.silver.epoch)
     }
 
+    /// The epoch for a new copy: one that nothing was written under, also by a copy that died.
+    pub fn next_epoch(&self) -> i64 {
+        self.epoch().max(self.letters.epoch).map_or(1, |seen| seen + 1)
+    }
+
     /// How far the source is durable in both halves; `None` if there is no whole copy of this source.
     pub fn durable(&self) -> Option<Position> {
-        if self.schema.is_history() {
-            return self.bronze.durable;
-        }
-        let (bronze, silver) = (self.bronze.durable?, self.silver.durable?);
-        (bronze.epoch == silver.epoch).then(|| bronze.min(silver))
+        durable(&self.schema, &self.bronze, &self.silver)
     }
 
     /// Where a consistent cut can be made at the earliest: everything that either half holds committed before.
@@ -154,7 +158,8 @@ impl CapturedTable {
     }
 
     /// Appends changes to bronze, then merges them into silver. Changes that are durable already are skipped, each
-    /// half by its own position, so a source may repeat itself from any point. `batches` are in position order;
+    /// half by its own position, so a source may repeat itself from any point; so are those that were [set
+    /// aside](Self::set_aside). `batches` are in position order;
     /// `complete` says that no more changes of the last one's transaction will come; `ingested_at` (microseconds UTC)
     /// is stored with the rows.
     ///
@@ -172,11 +177,14 @@ impl CapturedTable {
         if complete {
             end.order = i64::MAX;
         }
+        let alive = self.alive(batches)?;
+        let batches = alive.as_deref().unwrap_or(batches);
         self.stale = true;
         self.append(batches, end, ingested_at).await?;
         if !self.schema.is_history() {
             self.merge(batches, end).await?;
         }
+        self.pass_letters();
         self.stale = false;
         Ok(())
     }
@@ -288,8 +296,18 @@ impl CapturedTable {
                 half.table.reload().await?;
                 half.read_progress(&self.source).await?;
             }
+            self.letters.read(self.durable()).await?;
             self.stale = false;
         }
         Ok(())
     }
+}
+
+/// How far the source is durable in both halves, or in the one that a history has.
+fn durable(schema: &TableSchema, bronze: &Half, silver: &Half) -> Option<Position> {
+    if schema.is_history() {
+        return bronze.durable;
+    }
+    let (bronze, silver) = (bronze.durable?, silver.durable?);
+    (bronze.epoch == silver.epoch).then(|| bronze.min(silver))
 }

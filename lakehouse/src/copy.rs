@@ -5,7 +5,7 @@ use std::pin::pin;
 use arrow::{array::RecordBatch, error::ArrowError};
 use deltalake::datafile::writer::DeltaWriter;
 use futures::{Stream, TryStreamExt};
-use lakeward_change::{Evolution, Lsn, Position};
+use lakeward_change::{CopiedRows, Evolution, Lsn, Position};
 use lakeward_faults::failpoint;
 
 use crate::{
@@ -18,28 +18,31 @@ use crate::{
 
 impl CapturedTable {
     /// Copies the table: files are written beside what there is, then one commit a half puts them in its place (in
-    /// bronze: adds them) under the new epoch. `rows` are batches in [`TableSchema::arrow`] as the snapshot at
+    /// bronze: adds them) under the new epoch; what cannot be taken in is kept as dead letters, before these commits.
+    /// `rows` are batches in [`TableSchema::arrow`] as the snapshot at
     /// `snapshot` saw them at `taken_at` (microseconds UTC); `progress` hears how many have been written. Returns how
     /// many there were.
     ///
     /// # Errors
-    /// If `epoch` is not greater than [`Self::epoch`], `rows` gives an error, or the store fails.
+    /// If `epoch` is less than [`Self::next_epoch`], `rows` gives an error, or the store fails.
     ///
     /// [`TableSchema::arrow`]: lakeward_change::TableSchema::arrow
-    pub async fn copy<E>(
+    pub async fn copy<R, E>(
         &mut self,
         epoch: i64,
         snapshot: Lsn,
         taken_at: i64,
-        rows: impl Stream<Item = Result<RecordBatch, E>> + Send,
+        rows: impl Stream<Item = Result<R, E>> + Send,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<u64, LakeError>
     where
+        R: Into<CopiedRows>,
         E: std::error::Error + Send + Sync + 'static,
     {
         self.refresh_if_stale().await?;
-        if let Some(seen) = self.epoch().filter(|seen| *seen >= epoch) {
-            return Err(LakeError::Epoch { table: self.schema.id.to_string(), epoch: seen, found: epoch });
+        if epoch < self.next_epoch() {
+            let (table, seen) = (self.schema.id.to_string(), self.next_epoch() - 1);
+            return Err(LakeError::Epoch { table, epoch: seen, found: epoch });
         }
         self.stale = true;
         self.create().await?;
@@ -53,12 +56,15 @@ impl CapturedTable {
         let mut runs = RunLength::default();
         let names = self.bronze_names();
         let copied = async {
-            let mut copied = 0;
+            let (mut copied, mut letters) = (0, Vec::new());
             let mut rows = pin!(rows);
             while let Some(batch) = rows.try_next().await.map_err(|error| self.rows_failed(error))? {
+                let CopiedRows { rows: batch, letters: dead } = batch.into();
                 let arrow = LakeError::arrow(&self.silver.table.path);
-                let changes = bronze::copied(&self.schema, &names, &batch, at, copied as i64, taken_at)
-                    .map_err(&arrow)?;
+                // Letters take their places among the rows: no two of either share one.
+                let first = copied as i64 + letters.len() as i64;
+                let changes =
+                    bronze::copied(&self.schema, &names, &batch, at, first, taken_at).map_err(&arrow)?;
                 let current = self.current(&mut runs, &batch, at).map_err(&arrow)?;
                 let silver = async {
                     match (&mut silver, current) {
@@ -68,6 +74,12 @@ impl CapturedTable {
                 };
                 futures::try_join!(bronze.write(changes), silver)?;
                 copied += batch.num_rows() as u64;
+                for mut letter in dead {
+                    let order = -(copied as i64 + letters.len() as i64 + 1);
+                    letter.position = Position { order, ..at };
+                    letter.lsn = at.commit;
+                    letters.push(letter);
+                }
                 progress(copied);
                 failpoint("chunk_copied").await?;
             }
@@ -75,9 +87,9 @@ impl CapturedTable {
                 let arrow = LakeError::arrow(&self.silver.table.path);
                 silver.write(silver::copied_counts(&self.schema, &last, at).map_err(arrow)?).await?;
             }
-            Ok(copied)
+            Ok((copied, letters))
         };
-        let copied = match copied.await {
+        let (copied, letters) = match copied.await {
             Ok(copied) => copied,
             Err(error) => {
                 bronze.abandon().await;
@@ -93,6 +105,7 @@ impl CapturedTable {
             None => None,
         };
         failpoint("file_put").await?;
+        self.set_aside_copied(&letters, taken_at).await?;
         self.bronze.commit(&self.source, &Work::Append(changes), at).await?;
         if let Some(files) = current {
             let definition = match &self.evolution {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{ArrayRef, BooleanArray, Int64Array, RecordBatch},
-    compute::concat_batches,
+    compute::{concat_batches, filter_record_batch},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use deltalake::{
@@ -145,6 +145,11 @@ impl<'a> Upsert<'a> {
         let position = [epochs, changes.commits.clone(), changes.orders.clone()].map(Arc::new);
         let source = counted(table, &changes.values, position, &changes.counts)?;
         Ok(Self { table, session, source, how: How::Count })
+    }
+
+    /// Some of its rows.
+    pub(crate) fn only(self, rows: &BooleanArray) -> Result<Self, arrow::error::ArrowError> {
+        Ok(Self { source: filter_record_batch(&self.source, rows)?, ..self })
     }
 
     /// Takes out whatever is stored of the keys in `removed` (whole rows, all else null) and puts `rows` in, as they

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use futures::future::try_join;
 use lakeward_cdc::Snapshot;
 use lakeward_change::{BucketSum, TableSchema, entry_values};
-use lakeward_lakehouse::{Lake, WatermarkTable, compared};
+use lakeward_lakehouse::{Lake, OpenLetters, WatermarkTable, compared};
 use serde::Serialize;
 
 use crate::{PipelineError, repair::MOST_KEYS};
@@ -31,6 +31,9 @@ pub struct TableReport {
     pub differing: u64,
     /// The first differing keys.
     pub differences: Vec<Difference>,
+    /// Rows that could not be taken in and are still open: how many, by reason.
+    #[serde(skip_serializing_if = "OpenLetters::is_empty")]
+    pub dead_letters: OpenLetters,
     /// What was done about them, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repair: Option<TableRepair>,
@@ -113,6 +116,7 @@ pub(crate) async fn compare(
         lake_rows: ours.iter().map(|bucket| bucket.rows).sum(),
         differing,
         differences: describe(lake, snapshot, schema, entry, named, show_values).await?,
+        dead_letters: OpenLetters::new(),
         repair: None,
     };
     if !schema.has_key() {

@@ -25,6 +25,11 @@ pub enum Event {
     },
     /// A table leaves the capture; the others go on.
     Stopped(StoppedTable),
+    /// So many rows cannot be taken in, and are dead letters now.
+    SetAside {
+        table: TableId,
+        rows: u64,
+    },
     /// So many values since the last time that their columns' types cannot hold are null in the lake.
     Nulled {
         values: u64,

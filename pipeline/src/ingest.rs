@@ -106,6 +106,12 @@ impl Pipeline {
                     continue;
                 }
                 Ok(_) => return Ok(()),
+                Err(ref error) if let Some(table) = error.lacks_rows() => {
+                    let reason = "a change builds on a row that the lake lacks".to_owned();
+                    self.copies.want(table.clone(), reason, None);
+                    self.subscribers.clear();
+                    continue;
+                }
                 Err(error) if error.is_retryable() && !shutdown.is_cancelled() => error,
                 Err(error) => return Err(error),
             };

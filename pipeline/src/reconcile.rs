@@ -50,11 +50,11 @@ pub struct ReconcileReport {
 }
 
 impl ReconcileReport {
-    /// Every table that has current rows was compared, and nothing differs any more.
+    /// Every table that has current rows was compared, nothing differs any more, and no row waits as a dead letter.
     pub fn is_clean(&self) -> bool {
-        let equal = |table: &TableReport| match &table.repair {
-            Some(repair) => repair.left == 0,
-            None => table.differing == 0,
+        let equal = |table: &TableReport| {
+            let left = table.repair.as_ref().map_or(table.differing, |repair| repair.left);
+            left == 0 && table.dead_letters.is_empty()
         };
         self.not_compared.is_empty() && self.tables.iter().all(equal)
     }
@@ -167,6 +167,11 @@ impl Run<'_> {
                     not_compared.push(changed(schema, &difference));
                 }
                 Err(error) => return Err(error.into()),
+            }
+        }
+        for (id, letters) in self.lake.open_letters(&watermark).await? {
+            if let Some(found) = tables.get_mut(&id) {
+                found.report.dead_letters = letters;
             }
         }
         Ok(Found { snapshot, watermark, running, tables, not_compared, bronze_only })

@@ -67,6 +67,11 @@ fn print_report(report: &ReconcileReport, asked: bool) {
         [found.table.clone(), found.source_rows.to_string(), found.lake_rows.to_string(), differing]
     });
     println!("{}", table(["table", "rows in Postgres", "rows in the lake", ""], rows));
+    for found in &report.tables {
+        for (reason, rows) in &found.dead_letters {
+            println!("  {}: {rows} rows are dead letters: {reason}", found.table);
+        }
+    }
     for found in report.tables.iter().filter(|found| found.differing > 0) {
         for difference in &found.differences {
             print_difference(&found.table, difference);

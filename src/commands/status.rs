@@ -64,9 +64,10 @@ fn print_status(status: &Status) {
             row.bronze_version.to_string(),
             row.rows_behind.to_string(),
             format!("{:.1} s", row.seconds_behind),
+            row.dead_letters.to_string(),
         ]
     });
-    println!("{}", table(["table", "silver", "bronze", "rows not durable", "oldest"], rows));
+    println!("{}", table(["table", "silver", "bronze", "rows not durable", "oldest", "dead letters"], rows));
     for finding in &status.findings {
         println!("! {finding}");
     }

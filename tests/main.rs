@@ -8,6 +8,7 @@ mod failpoints;
 mod kills;
 mod maintenance;
 mod owners;
+mod partitions;
 mod readers;
 mod reconcile;
 mod schema;

@@ -96,7 +96,7 @@ pub(crate) fn rows_by_key(table: &Definition, keys: &[String]) -> String {
     format!(
         "SELECT {} FROM {} WHERE {key_text} = ANY (ARRAY[{}]::text[])",
         table.column_list(),
-        table.sql_source(),
+        table.sql_rows(),
         keys.join(", ")
     )
 }
@@ -120,7 +120,7 @@ fn hashes(table: &Definition) -> String {
         entries(table.schema.key.iter().copied().map(named)),
         entries((0..texts.len()).map(named)),
         texts.join(", "),
-        table.sql_source()
+        table.sql_rows()
     )
 }
 

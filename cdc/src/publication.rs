@@ -10,11 +10,21 @@ use crate::{CdcError, catalog::Definition};
 
 /// Marks a publication as ours, so that only ours is altered or dropped.
 const MARK: &str = "created by lakeward";
-const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
+const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via_partition_root = false";
+/// Partitioned tables in a publication that names their partitions' changes after the partitions; `pg_publication_tables`
+/// then has the partitions.
+const ROOTS: &str = "
+    SELECT n.nspname, c.relname FROM pg_publication p, pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE p.pubname = $1 AND NOT p.pubviaroot AND c.relkind = 'p' AND NOT c.relispartition AND (p.puballtables
+        OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid)";
+/// … by their schema, from PostgreSQL 15 on.
+const ROOTS_BY_SCHEMA: &str = " OR EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace)";
 
 #[derive(Debug)]
 pub(crate) struct Publication {
     pub(crate) ours: bool,
+    /// It names a partition's changes after the whole table: then the truncate of one partition is missing.
+    pub(crate) via_root: bool,
     /// Columns by table; `None` for all columns.
     pub(crate) tables: BTreeMap<TableId, Option<BTreeSet<String>>>,
 }
@@ -26,7 +36,8 @@ impl Publication {
         let found = client
             .query_opt(
                 "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate,
-                    coalesce(obj_description(oid, 'pg_publication') = $2, false)
+                    coalesce(obj_description(oid, 'pg_publication') = $2, false), pubviaroot,
+                    current_setting('server_version_num')::int
                  FROM pg_publication WHERE pubname = $1",
                 &[&name, &MARK],
             )
@@ -67,7 +78,20 @@ impl Publication {
             let columns: Option<Vec<String>> = row.get(3);
             tables.insert(id, columns.map(|columns| columns.into_iter().collect()));
         }
-        Ok(Some(Self { ours: found.get(1), tables }))
+        let by_schema = if found.get::<_, i32>(3) >= 150_000 { ROOTS_BY_SCHEMA } else { "" };
+        let roots =
+            client.query(&format!("{ROOTS}{by_schema})"), &[&name]).await.map_err(CdcError::query(action))?;
+        for row in roots {
+            tables.insert(TableId::new(row.get::<_, String>(0), row.get::<_, String>(1)), None);
+        }
+        Ok(Some(Self { ours: found.get(1), via_root: found.get(2), tables }))
+    }
+
+    /// Makes ours name the changes of partitions after these.
+    pub(crate) async fn tell_partitions(client: &Client, name: &str) -> Result<(), CdcError> {
+        let quoted = escape_identifier(name);
+        let sql = format!("ALTER PUBLICATION {quoted} SET (publish_via_partition_root = false)");
+        client.batch_execute(&sql).await.map_err(CdcError::query(format!("alter publication {quoted}")))
     }
 
     /// Creates the publication of these tables, which all have a usable replica identity: an update or delete of a

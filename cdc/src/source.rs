@@ -222,14 +222,26 @@ impl PostgresSource {
         true
     }
 
-    /// Sees to it that the publication holds the captured tables: creates it if it is missing; one of ours gets those
-    /// that it lacks, and one whose slot is gone exactly these.
+    /// Partitioned tables whose changes were published without their partitions until now: of what is in the log
+    /// already, the truncates of partitions are missing.
+    pub fn tables_without_partitions(&self) -> impl Iterator<Item = &TableId> {
+        let partitioned =
+            self.catalog.tables.iter().filter(|table| self.catalog.via_root && table.partitioned);
+        partitioned.map(|table| &table.schema.id)
+    }
+
+    /// Sees to it that the publication holds the captured tables and tells of their partitions: creates it if it is
+    /// missing; one of ours gets those that it lacks, and one whose slot is gone exactly these.
     pub async fn prepare(&self) -> Result<(), CdcError> {
         let tables = &self.catalog.tables;
         if tables.is_empty() {
             return Err(CdcError::NoTables { skipped: self.skipped.len() });
         }
-        match Publication::find(&self.client, &self.publication).await? {
+        let found = Publication::find(&self.client, &self.publication).await?;
+        if found.as_ref().is_some_and(|found| found.ours && found.via_root) {
+            Publication::tell_partitions(&self.client, &self.publication).await?;
+        }
+        match found {
             None => Publication::create(&self.client, &self.publication, tables).await,
             Some(found) if found.ours && self.slot().await? == SlotState::Missing => {
                 Publication::set_tables(&self.client, &self.publication, tables).await
@@ -299,7 +311,7 @@ impl PostgresSource {
             let durable = *durable.get(&definition.schema.id)?;
             Some(Followed { definition: definition.clone(), durable })
         });
-        let assembler = Assembler::new(followed.collect());
+        let assembler = Assembler::new(followed.collect(), self.catalog.known.clone());
         let max_bytes = self.options.max_chunk_bytes.clamp(1, MAX_CHUNK_BYTES);
         Ok(PostgresStream::new(session, from, assembler, self.options.max_chunk_rows.max(1), max_bytes))
     }
@@ -343,8 +355,9 @@ async fn read_catalog(
     let mut catalog = Catalog::read(client, &selection).await?;
     rule::leave_out(&options.rules, &mut catalog);
     match Publication::find(client, publication).await? {
-        Some(found) if !found.ours => catalog.restrict(&found.tables, publication),
+        Some(found) if !found.ours => catalog.restrict(&found.tables, found.via_root, publication),
         found => {
+            catalog.via_root = found.as_ref().is_some_and(|found| found.via_root);
             let published = found.map(|found| found.tables).unwrap_or_default();
             catalog.restrict_to_owned(user, &published);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{BooleanArray, Int64Array, RecordBatch, StructArray, TimestampMicrosecondArray},
+    array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, StructArray, TimestampMicrosecondArray},
     datatypes::SchemaRef,
 };
 
@@ -17,7 +17,8 @@ pub enum Op {
     Insert,
     Update,
     Delete,
-    /// All rows that are older were removed; the row image is empty.
+    /// All rows that are older were removed, or those of one partition: the row image is empty, but for
+    /// [`crate::LEAF`] if there is a partition.
     Truncate,
 }
 
@@ -84,6 +85,12 @@ impl ChangeBatch {
     /// The place of the last change; `None` if there is none.
     pub fn last_position(&self) -> Option<Position> {
         self.num_rows().checked_sub(1).map(|row| self.position(row))
+    }
+
+    /// The one partition that a truncate emptied; `None` if it emptied the table.
+    pub fn truncated_leaf(&self, row: usize) -> Option<&str> {
+        let leaves = self.values.column(self.table.leaf()?).as_string_opt::<i32>()?;
+        leaves.is_valid(row).then(|| leaves.value(row))
     }
 
     /// Some of the changes in a row, without a copy of their values.

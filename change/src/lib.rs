@@ -15,4 +15,4 @@ pub use checksum::{BUCKETS, BucketSum, entry_values};
 pub use evolution::{Evolution, evolution};
 pub use fold::{FoldError, Folded, Segment, after, fold, halves, split_at_truncates};
 pub use position::{Lsn, Position};
-pub use schema::{Column, ColumnType, Origin, StopCause, StoppedTable, TableId, TableSchema};
+pub use schema::{Column, ColumnType, LEAF, Leaf, Origin, StopCause, StoppedTable, TableId, TableSchema};

@@ -127,6 +127,23 @@ pub struct Origin {
     pub columns: Vec<i16>,
     /// Numbers of columns that came with a value for the rows that were there before.
     pub filled: Vec<i16>,
+    /// The partitions that hold a partitioned table's rows.
+    #[serde(default)]
+    pub leaves: Vec<Leaf>,
+}
+
+/// The column that a partitioned table has besides its own: in which partition the row is.
+pub const LEAF: &str = "_leaf";
+
+/// A partition that holds rows, at any depth below its table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaf {
+    /// As [`Origin::table`].
+    pub table: u32,
+    /// What [`LEAF`] says of its rows: `schema.name`.
+    pub name: String,
+    /// It may have had rows before it became a part of the table.
+    pub filled: bool,
 }
 
 impl TableSchema {
@@ -138,6 +155,11 @@ impl TableSchema {
     /// The Arrow schema of the key's columns alone, in the key's order.
     pub fn key_arrow(&self) -> SchemaRef {
         Arc::new(Schema::new(self.key.iter().map(|&i| self.columns[i].field()).collect::<Vec<_>>()))
+    }
+
+    /// The index of [`LEAF`]; `None` for a table without it.
+    pub fn leaf(&self) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == LEAF)
     }
 
     pub fn key_names(&self) -> impl Iterator<Item = &str> {

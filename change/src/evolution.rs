@@ -41,7 +41,7 @@ pub fn evolution(before: &TableSchema, now: &TableSchema) -> Evolution {
             return replaced(format!("column {} was dropped and added again", column.name));
         }
     }
-    if !before.key_names().eq(now.key_names()) {
+    if before.origin.whole_rows != now.origin.whole_rows || !before.key_names().eq(now.key_names()) {
         return replaced("its key has other columns".into());
     }
     let mut extended = false;
@@ -109,6 +109,7 @@ mod tests {
                 columns: columns.iter().map(|column| column.2).collect(),
                 filled: Vec::new(),
                 leaves: Vec::new(),
+                whole_rows: false,
             },
         }
     }
@@ -158,6 +159,9 @@ mod tests {
         assert!(reason(&before, &table(&[("id", INT, 1), ("a", TEXT, 3)])).contains("added again"));
         let keyed = TableSchema { key: vec![1], ..before.clone() };
         assert!(reason(&before, &keyed).contains("key"));
+        let mut counted = before.clone();
+        counted.origin.whole_rows = true;
+        assert!(reason(&before, &counted).contains("key"), "equal rows are counted from now on");
         let other = TableSchema { origin: Origin { table: 70, ..before.origin.clone() }, ..before.clone() };
         assert!(reason(&before, &other).contains("created anew"));
         let mut rewritten =

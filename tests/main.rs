@@ -10,6 +10,7 @@ mod kills;
 mod letters;
 mod maintenance;
 mod owners;
+mod partitions;
 mod readers;
 mod reconcile;
 mod schema;

@@ -230,3 +230,25 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// The newest watermark's tables.
+pub fn listed(stand: &Stand) -> Vec<Value> {
+    let output = succeed(stand.lakeward(&["table", "list", "--lake", stand.lake_path(), "--json"]));
+    serde_json::from_slice(&output.stdout).expect("a list of tables")
+}
+
+/// How often the table was copied.
+pub fn epoch(stand: &Stand, table: &str) -> i64 {
+    let tables = listed(stand);
+    let found = tables.iter().find(|entry| entry["name"] == table);
+    found.map_or(0, |entry| entry["epoch"].as_i64().expect("an epoch"))
+}
+
+/// Every table of the source is in the newest cut, and equal.
+pub async fn whole(stand: &Stand, tables: usize, after: &str) {
+    until(&format!("the lake is whole after: {after}"), async || {
+        let output = stand.capture(&["reconcile"]).output().expect("it runs");
+        output.status.success() && json(&output)["tables"].as_array().map_or(0, Vec::len) == tables
+    })
+    .await;
+}

@@ -69,6 +69,8 @@ pub enum CdcError {
     OtherSystem { expected: String, found: String },
     #[error("the snapshot waits for transactions that were open before it, {waited:?} so far: {holder}")]
     HeldUp { waited: Duration, holder: String },
+    #[error("relation {relation} came after the catalog was read; open the source again")]
+    NewRelation { relation: String },
     #[error("cannot read column {column} of table {table}")]
     Value {
         table: TableId,
@@ -97,6 +99,7 @@ impl CdcError {
             | Self::Rewritten { .. }
             | Self::SlotInUse { .. }
             | Self::SlotMoved { .. }
+            | Self::NewRelation { .. }
             | Self::HeldUp { .. } => true,
             Self::Query { source, .. } => lakeward_postgres::is_retryable(source),
             Self::Replication { source, .. } => is_passing(source),

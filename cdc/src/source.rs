@@ -242,8 +242,16 @@ impl PostgresSource {
         true
     }
 
-    /// Sees to it that the publications hold the captured tables: creates them if they are missing, or ours whose slot is
-    /// gone; else ours get the tables that they lack.
+    /// Partitioned tables whose changes were published without their partitions until now: of what is in the log
+    /// already, the truncates of partitions are missing.
+    pub fn tables_without_partitions(&self) -> impl Iterator<Item = &TableId> {
+        let partitioned =
+            self.catalog.tables.iter().filter(|table| self.catalog.via_root && table.partitioned);
+        partitioned.map(|table| &table.schema.id)
+    }
+
+    /// Sees to it that the publications hold the captured tables and tell of their partitions: creates them if they are
+    /// missing, or ours whose slot is gone; else ours are altered.
     pub async fn prepare(&self) -> Result<(), CdcError> {
         let tables = &self.catalog.tables;
         if tables.is_empty() {
@@ -317,7 +325,7 @@ impl PostgresSource {
             let durable = *durable.get(&definition.schema.id)?;
             Some(Followed { definition: definition.clone(), durable })
         });
-        let assembler = Assembler::new(followed.collect());
+        let assembler = Assembler::new(followed.collect(), self.catalog.known.clone());
         let max_bytes = self.options.max_chunk_bytes.clamp(1, MAX_CHUNK_BYTES);
         Ok(PostgresStream::new(session, from, assembler, self.options.max_chunk_rows.max(1), max_bytes))
     }
@@ -373,7 +381,7 @@ async fn read_catalog(
             catalog.leave_out_histories(&format!(
                 "publication {theirs} is not one of ours, which take the inserts of such tables alone"
             ));
-            catalog.restrict(&found.tables, publication);
+            catalog.restrict(&found.tables, found.via_root, publication);
         }
         found => {
             let inserts = Publication::find_inserts(client, publication).await?;
@@ -384,6 +392,7 @@ async fn read_catalog(
                      `lakeward ingest` begin anew with both",
                 );
             }
+            catalog.via_root = [&found, &inserts].into_iter().flatten().any(|found| found.via_root);
             let holds = |found: &Option<Publication>, table: &Definition| {
                 found.as_ref().is_some_and(|found| found.tables.contains_key(&table.schema.id))
             };

@@ -84,7 +84,7 @@ impl MemoryStore {
     ///
     /// # Errors
     /// Nothing is applied if a table's columns or keys are missing or of a wrong type, or if a table was copied anew
-    /// ([`FeatureError::NewEpoch`]): then load the store again.
+    /// ([`FeatureError::NewEpoch`]) or a partition emptied ([`FeatureError::PartitionEmptied`]): then load the store again.
     pub fn apply(&self, batches: &[ChangeBatch]) -> Result<u64> {
         let changes: Vec<_> = batches
             .iter()
@@ -214,6 +214,8 @@ impl<'a> Changes<'a> {
         for (row, op) in batch.ops.iter().enumerate() {
             if *op != Op::Truncate {
                 rows.check_key(row)?;
+            } else if batch.truncated_leaf(row).is_some() {
+                return Err(FeatureError::PartitionEmptied { table });
             }
         }
         let old_keys = match &batch.old_keys {

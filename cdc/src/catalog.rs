@@ -58,6 +58,8 @@ impl Definition {
 pub(crate) struct Catalog {
     pub(crate) tables: Vec<Definition>,
     pub(crate) skipped: Vec<Skipped>,
+    /// Why the updates and deletes of some tables cannot be published.
+    pub(crate) without_key: BTreeMap<TableId, Obstacle>,
     /// Tables that nobody asked for.
     pub(crate) unselected: BTreeSet<TableId>,
     /// Generated columns, which Postgres does not publish.
@@ -198,7 +200,8 @@ impl Catalog {
             let generated = columns.iter().filter(|column| column.generated);
             let omitted: Vec<_> = generated.map(|c| (table.id.clone(), c.column.name.clone())).collect();
             match define(&table, columns) {
-                Ok(definition) => {
+                Ok((definition, without_key)) => {
+                    catalog.without_key.extend(without_key.map(|obstacle| (table.id.clone(), obstacle)));
                     catalog.tables.push(definition);
                     catalog.omitted.extend(omitted);
                 }
@@ -206,6 +209,20 @@ impl Catalog {
             }
         }
         Ok(catalog)
+    }
+
+    /// Leaves out the tables that only the publication of inserts could hold.
+    pub(crate) fn leave_out_histories(&mut self, reason: &str) {
+        for table in self.tables.extract_if(.., |table| table.schema.is_history()) {
+            let id = table.schema.id.clone();
+            let obstacle = match self.without_key.remove(&id) {
+                Some(obstacle) => {
+                    Obstacle { reason: format!("{}, and {reason}", obstacle.reason), ..obstacle }
+                }
+                None => Obstacle::new(reason, None),
+            };
+            self.skipped.push(Skipped { table: id, obstacle });
+        }
     }
 
     /// Keeps the tables and columns that an existing publication publishes; `published` has them by table, `None`
@@ -244,13 +261,10 @@ impl Catalog {
         }
     }
 
-    /// Keeps the tables that are `published` already, and those that `user` may put into a publication: an owner's right.
-    pub(crate) fn restrict_to_owned(
-        &mut self,
-        user: &str,
-        published: &BTreeMap<TableId, Option<BTreeSet<String>>>,
-    ) {
-        let unfit = |table: &mut Definition| !table.owned && !published.contains_key(&table.schema.id);
+    /// Keeps the tables that are published already as they should be, and those that `user` may put into a publication:
+    /// an owner's right.
+    pub(crate) fn restrict_to_owned(&mut self, user: &str, published: impl Fn(&Definition) -> bool) {
+        let unfit = |table: &mut Definition| !table.owned && !published(table);
         for table in self.tables.extract_if(.., unfit) {
             let owner = escape_identifier(&table.owner);
             let obstacle = Obstacle::of_rights(
@@ -294,10 +308,14 @@ impl Definition {
         let kept: Vec<usize> =
             (0..self.schema.columns.len()).filter(|&i| keep.contains(&self.schema.columns[i].name)).collect();
         let key = self.schema.key.iter().map(|i| kept.iter().position(|k| k == i));
+        let key = if self.schema.counts_rows() { Some((0..kept.len()).collect()) } else { key.collect() };
+        if kept.is_empty() {
+            return None;
+        }
         let schema = TableSchema {
             id: self.schema.id.clone(),
             columns: kept.iter().map(|&i| self.schema.columns[i].clone()).collect(),
-            key: key.collect::<Option<_>>()?,
+            key: key?,
             origin: Origin {
                 columns: kept.iter().map(|&i| self.schema.origin.columns[i]).collect(),
                 ..self.schema.origin.clone()
@@ -316,9 +334,10 @@ impl Definition {
     }
 }
 
-/// The definition of a table that can be captured, or why it cannot.
-fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obstacle> {
-    let name = format!("{}.{}", escape_identifier(&table.id.schema), escape_identifier(&table.id.name));
+/// The definition of a table that can be captured, with what its updates and deletes lack if they cannot be; or why
+/// nothing of it can.
+fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<(Definition, Option<Obstacle>), Obstacle> {
+    let name = table.sql_name();
     if table.persistence == b'u' {
         return Err(Obstacle::new(
             "it is unlogged, so the write-ahead log does not hold its changes",
@@ -338,24 +357,16 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obsta
             format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT, and each partition"),
         ));
     }
-    if table.identity == b'n' {
-        return Err(Obstacle::new(
-            "its REPLICA IDENTITY is NOTHING, so updates and deletes could not be published",
-            format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT"),
-        ));
-    }
-    let Some(key) = &table.key else {
-        return Err(Obstacle::new(
-            "it has no usable key (a primary key, or REPLICA IDENTITY USING INDEX; not a deferrable one)",
-            format!("ALTER TABLE {name} ADD PRIMARY KEY (…)"),
-        ));
-    };
     let published: Vec<_> = columns.into_iter().filter(|column| !column.generated).collect();
-    let key = key.iter().map(|number| published.iter().position(|c| c.number == *number));
-    let Some(key) = key.collect::<Option<Vec<_>>>() else {
-        return Err(Obstacle::new("its key has a generated column, which Postgres does not publish", None));
+    if published.is_empty() {
+        return Err(Obstacle::new("it has no column that Postgres publishes", None));
+    }
+    let (key, whole_rows, without_key) = match key(table, &published) {
+        Ok(key) => (key, false, None),
+        Err(_) if table.identity == b'f' => ((0..published.len()).collect(), true, None),
+        Err(obstacle) => (Vec::new(), false, Some(obstacle)),
     };
-    Ok(Definition {
+    let definition = Definition {
         oid: table.oid,
         types: published.iter().map(|c| (c.type_oid, c.type_modifier)).collect(),
         base_types: published.iter().map(|c| c.base).collect(),
@@ -372,11 +383,45 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obsta
                 storage: table.storage,
                 columns: published.iter().map(|c| c.number).collect(),
                 filled: published.iter().filter(|c| c.filled).map(|c| c.number).collect(),
+                whole_rows,
             },
             columns: published.into_iter().map(|c| c.column).collect(),
             key,
         }),
+    };
+    Ok((definition, without_key))
+}
+
+/// Where the key's columns stand, or why updates and deletes cannot be published: the shop's own would fail.
+fn key(table: &TableRow, published: &[ColumnRow]) -> Result<Vec<usize>, Obstacle> {
+    let name = table.sql_name();
+    if table.identity == b'n' {
+        return Err(Obstacle::new(
+            "its REPLICA IDENTITY is NOTHING, so updates and deletes cannot be published",
+            format!(
+                "ALTER TABLE {name} REPLICA IDENTITY DEFAULT, with a primary key; or REPLICA IDENTITY FULL"
+            ),
+        ));
+    }
+    let Some(key) = &table.key else {
+        return Err(Obstacle::new(
+            "it has no usable key (a primary key, or REPLICA IDENTITY USING INDEX; not a deferrable one)",
+            format!("ALTER TABLE {name} ADD PRIMARY KEY (…), or ALTER TABLE {name} REPLICA IDENTITY FULL"),
+        ));
+    };
+    let key = key.iter().map(|number| published.iter().position(|c| c.number == *number));
+    key.collect::<Option<_>>().ok_or_else(|| {
+        Obstacle::new(
+            "its key has a generated column, which Postgres does not publish",
+            format!("ALTER TABLE {name} REPLICA IDENTITY FULL"),
+        )
     })
+}
+
+impl TableRow {
+    fn sql_name(&self) -> String {
+        format!("{}.{}", escape_identifier(&self.id.schema), escape_identifier(&self.id.name))
+    }
 }
 
 #[cfg(test)]

@@ -50,6 +50,15 @@ pub enum CdcError {
         "the key column {column} of table {table} holds NaN, infinity or a time out of range, which the lake has no value for"
     )]
     Key { table: TableId, column: String },
+    #[error("a row of table {table} {problem}")]
+    Row { table: TableId, problem: &'static str },
+    #[error("a letter of table {table} still cannot be taken in: {reason}")]
+    Unreadable { table: TableId, reason: String },
+    #[error(
+        "more than {limit} rows {within} cannot be taken in, the last one because {reason}; `lakeward dead-letters \
+         list` shows them"
+    )]
+    Flood { limit: usize, within: &'static str, reason: String },
     #[error(
         "table {table} was rewritten or emptied just now, and the snapshot shows nothing of it: try again"
     )]
@@ -98,6 +107,12 @@ impl CdcError {
             Self::Replication { source, .. } => is_passing(source),
             _ => false,
         }
+    }
+
+    /// The error with its causes, on one line.
+    pub(crate) fn with_causes(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 
     pub(crate) fn query(action: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Self {

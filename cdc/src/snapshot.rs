@@ -10,7 +10,7 @@ use std::{
 
 use arrow::{array::RecordBatch, compute::concat_batches};
 use futures::{Stream, TryStreamExt, stream::try_unfold};
-use lakeward_change::{BucketSum, Lsn, TableId};
+use lakeward_change::{BucketSum, CopiedRows, Lsn, TableId};
 use pgwire_replication::ReplicationClient;
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{Client, CopyOutStream};
@@ -78,16 +78,19 @@ impl Snapshot {
     }
 
     /// All rows of a table, in batches of `batch_rows` (fewer where rows are wide) in the schema
-    /// [`lakeward_change::TableSchema::arrow`], over a connection of its own.
+    /// [`lakeward_change::TableSchema::arrow`], over a connection of its own. Where equal rows are counted, they come one
+    /// after the other.
     pub async fn copy(
         &self,
         table: &TableId,
         batch_rows: usize,
-    ) -> Result<impl Stream<Item = Result<RecordBatch, CdcError>> + Send + use<>, CdcError> {
+    ) -> Result<impl Stream<Item = Result<CopiedRows, CdcError>> + Send + use<>, CdcError> {
         let (client, table) = self.begin(table).await?;
         hold_still(&client, table).await?;
         let columns = table.column_list();
-        let from = if table.partitioned {
+        let from = if table.schema.counts_rows() {
+            format!("({})", fingerprint::equal_rows_together(table))
+        } else if table.partitioned {
             format!("(SELECT {columns} FROM {})", table.sql_name())
         } else {
             format!("{} ({columns})", table.sql_name())
@@ -96,12 +99,12 @@ impl Snapshot {
     }
 
     /// The rows of some keys, given by their texts, in the schema [`lakeward_change::TableSchema::arrow`]; of keys that
-    /// have no row, none.
+    /// have no row, none, nor of rows that cannot be taken in.
     pub async fn rows_by_key(&self, table: &TableId, keys: &[String]) -> Result<RecordBatch, CdcError> {
         let (client, table) = self.begin(table).await?;
         let from = format!("({})", fingerprint::rows_by_key(table, keys));
         let rows = self.copy_from(client, table, &from, FETCHED_ROWS).await?;
-        let batches: Vec<_> = rows.try_collect().await?;
+        let batches: Vec<_> = rows.map_ok(|copied| copied.rows).try_collect().await?;
         concat_batches(&table.schema.arrow(), &batches)
             .map_err(|source| CdcError::Batch { table: table.schema.id.clone(), source })
     }
@@ -112,7 +115,7 @@ impl Snapshot {
         table: &Definition,
         from: &str,
         batch_rows: usize,
-    ) -> Result<impl Stream<Item = Result<RecordBatch, CdcError>> + Send + use<>, CdcError> {
+    ) -> Result<impl Stream<Item = Result<CopiedRows, CdcError>> + Send + use<>, CdcError> {
         let failed = || CdcError::query(format!("copy table {}", table.schema.id));
         let rows = client.copy_out(&format!("COPY {from} TO STDOUT")).await.map_err(failed())?;
         let copy = Copy {

@@ -10,7 +10,7 @@ use arrow::{
     datatypes::SchemaRef,
     error::ArrowError,
 };
-use lakeward_change::{ChangeBatch, ColumnType, Op, Position, TableSchema};
+use lakeward_change::{ChangeBatch, Op, Position, TableSchema};
 
 use crate::{
     CdcError,
@@ -41,8 +41,8 @@ pub(crate) struct TableBuilder {
     columns: Vec<ColumnBuilder>,
     unavailable: Vec<Option<BooleanBufferBuilder>>,
     old_keys: Option<OldKeys>,
-    /// Columns of the key whose type has values that the lake lacks.
-    risky_key: Vec<usize>,
+    /// Rows that could not be taken in whole: they hold places, and are left out in the end.
+    dead: Vec<usize>,
     /// Values that their type cannot hold.
     pub(crate) nulled: u64,
 }
@@ -59,12 +59,6 @@ impl TableBuilder {
             schema: table.arrow(),
             columns: table.columns.iter().map(|c| ColumnBuilder::new(c.column_type)).collect(),
             unavailable: table.columns.iter().map(|_| None).collect(),
-            risky_key: table
-                .key
-                .iter()
-                .copied()
-                .filter(|&i| is_risky(table.columns[i].column_type))
-                .collect(),
             table,
             epoch,
             ops: Vec::new(),
@@ -74,6 +68,7 @@ impl TableBuilder {
             xids: Vec::new(),
             committed_at: Vec::new(),
             old_keys: None,
+            dead: Vec::new(),
             nulled: 0,
         }
     }
@@ -82,29 +77,7 @@ impl TableBuilder {
         self.ops.is_empty()
     }
 
-    /// A key column whose value the lake cannot hold, in the row or in the key before: without it the row could not be
-    /// found again.
-    pub(crate) fn lost_key<'a>(
-        &self,
-        row: impl Iterator<Item = Datum<'a>>,
-        old_key: Option<&[Datum<'a>]>,
-    ) -> Option<&str> {
-        if self.risky_key.is_empty() {
-            return None;
-        }
-        let now = row.enumerate();
-        let before =
-            old_key.into_iter().flatten().enumerate().map(|(at, datum)| (self.table.key[at], *datum));
-        let lost = now.chain(before).find(|(index, datum)| {
-            let Datum::Text(text) = datum else { return false };
-            self.risky_key.contains(index)
-                && ColumnBuilder::new(self.table.columns[*index].column_type).append_text(text)
-                    == Ok(Held::No)
-        });
-        lost.map(|(index, _)| self.table.columns[index].name.as_str())
-    }
-
-    /// Appends a change; `row` has one value a column, `old_key` one a key column.
+    /// Appends a change; `row` has one value a column, `old_key` one a key column. After an error the change is left out.
     pub(crate) fn push<'a>(
         &mut self,
         op: Op,
@@ -113,6 +86,7 @@ impl TableBuilder {
         old_key: Option<&[Datum<'a>]>,
     ) -> Result<(), CdcError> {
         let before = self.ops.len();
+        let (mut taken, mut nulled) = (Ok(()), 0);
         for (index, datum) in row.enumerate() {
             let mask = &mut self.unavailable[index];
             if datum == Datum::Unchanged && mask.is_none() {
@@ -123,7 +97,10 @@ impl TableBuilder {
             if let Some(mask) = mask {
                 mask.append(datum == Datum::Unchanged);
             }
-            self.nulled += append(&mut self.columns[index], datum, &self.table, index)?;
+            match append(&mut self.columns[index], datum, &self.table, index) {
+                Ok(count) => nulled += count,
+                Err(error) => taken = taken.and(Err(error)),
+            }
         }
         if old_key.is_some() && self.old_keys.is_none() {
             let mut columns: Vec<_> = self.key_builders();
@@ -138,7 +115,7 @@ impl TableBuilder {
             old_keys.present.append(old_key.is_some());
             for (at, column) in old_keys.columns.iter_mut().enumerate() {
                 let datum = old_key.and_then(|key| key.get(at)).copied().unwrap_or(Datum::Null);
-                append(column, datum, &self.table, self.table.key[at])?;
+                taken = taken.and(append(column, datum, &self.table, self.table.key[at]).map(drop));
             }
         }
         self.ops.push(op);
@@ -147,7 +124,11 @@ impl TableBuilder {
         self.lsns.push(stamp.lsn);
         self.xids.push(stamp.xid);
         self.committed_at.push(stamp.committed_at);
-        Ok(())
+        match &taken {
+            Ok(()) => self.nulled += nulled,
+            Err(_) => self.dead.push(before),
+        }
+        taken
     }
 
     fn key_builders(&self) -> Vec<ColumnBuilder> {
@@ -169,7 +150,7 @@ impl TableBuilder {
             .unavailable
             .iter_mut()
             .map(|mask| mask.take().map(|mut mask| BooleanArray::new(mask.finish(), None)));
-        Ok(ChangeBatch {
+        let batch = ChangeBatch {
             table: Arc::clone(&self.table),
             epoch: self.epoch,
             ops: std::mem::take(&mut self.ops),
@@ -182,16 +163,15 @@ impl TableBuilder {
             values,
             old_keys: old_keys.transpose().map_err(failed)?,
             unavailable: unavailable.collect(),
-        })
+        };
+        match std::mem::take(&mut self.dead) {
+            dead if dead.is_empty() => Ok(batch),
+            dead => batch.without(&dead).map_err(failed),
+        }
     }
 }
 
-/// Whether the type has NaN, infinities or a wider range than ours.
-fn is_risky(column_type: ColumnType) -> bool {
-    matches!(column_type, ColumnType::Numeric { .. } | ColumnType::Date | ColumnType::Timestamp { .. })
-}
-
-/// Appends a value; gives how many values the type could not hold (0 or 1).
+/// Appends a value, after an error null; gives how many values the type could not hold (0 or 1).
 pub(crate) fn append(
     column: &mut ColumnBuilder,
     datum: Datum<'_>,
@@ -204,14 +184,17 @@ pub(crate) fn append(
     };
     match column.append_text(text) {
         Ok(Held::Yes) => Ok(0),
-        Ok(Held::No) if table.key.contains(&index) => {
+        Ok(Held::No) if table.has_key() && table.key.contains(&index) => {
             Err(CdcError::Key { table: table.id.clone(), column: table.columns[index].name.clone() })
         }
         Ok(Held::No) => Ok(1),
-        Err(source) => Err(CdcError::Value {
-            table: table.id.clone(),
-            column: table.columns[index].name.clone(),
-            source,
-        }),
+        Err(source) => {
+            column.append_null();
+            Err(CdcError::Value {
+                table: table.id.clone(),
+                column: table.columns[index].name.clone(),
+                source,
+            })
+        }
     }
 }

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
-use lakeward_cdc::{Boundary, CdcError, ChangeStream};
+use lakeward_cdc::{Boundary, ChangeStream};
 use lakeward_change::Op;
 
-use crate::server::{Database, WAIT, changes};
+use crate::server::{Database, WAIT, changes, read_to, rows_of_chunks};
 
 /// What happened, without positions.
 fn shape(rows: &[crate::server::Row]) -> Vec<(Op, &str, Option<&str>)> {
@@ -138,7 +138,7 @@ async fn partitions_are_one_table() {
 }
 
 #[tokio::test]
-async fn a_key_that_the_lake_cannot_hold_stops_its_table() {
+async fn a_key_that_the_lake_cannot_hold_is_a_letter() {
     let table = "CREATE TABLE t(id int, until timestamptz, PRIMARY KEY (id, until));";
     let database = Database::create(table).await;
     let (source, mut stream) = database.capture().await;
@@ -149,18 +149,19 @@ async fn a_key_that_the_lake_cannot_hold_stops_its_table() {
             "INSERT INTO t VALUES (2, '2026-01-01')",
         ])
         .await;
-    let (mut rows, mut stopped) = (0, Vec::new());
-    while stopped.is_empty() {
-        let chunk = stream.next().await.unwrap();
-        rows += chunk.num_rows();
-        stopped.extend(chunk.stopped);
-    }
-    assert_eq!(rows, 1);
-    assert!(stopped[0].reason.contains("key column until"), "{}", stopped[0].reason);
-    // So does a copy of it.
+    let chunks = read_to(&mut stream, database.mark().await).await;
+    let ids: Vec<_> = rows_of_chunks(&chunks).into_iter().map(|row| row.values).collect();
+    assert_eq!(ids.len(), 2, "{ids:?}");
+    let letters: Vec<_> = chunks.into_iter().flat_map(|chunk| chunk.letters).collect();
+    let [letter] = &letters[..] else { panic!("{letters:?}") };
+    assert!(letter.reason.contains("key column until"), "{}", letter.reason);
+    let again = source.letter_reader(&letter.table).unwrap().read(letter).unwrap_err().to_string();
+    assert!(again.contains("key column until"), "{again}");
+    // So is a copied row.
     let snapshot = source.temporary_snapshot(WAIT).await.unwrap();
-    let copied: Result<Vec<_>, _> = snapshot.copy(&stopped[0].id, 100).await.unwrap().try_collect().await;
-    assert!(matches!(copied, Err(CdcError::Key { .. })));
+    let copied: Vec<_> = snapshot.copy(&letter.table, 100).await.unwrap().try_collect().await.unwrap();
+    assert_eq!((copied.len(), copied[0].rows.num_rows(), copied[0].letters.len()), (1, 1, 1));
+    assert_eq!(copied[0].letters[0].message, b"1\tinfinity");
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ pub fn evolution(before: &TableSchema, now: &TableSchema) -> Evolution {
             return replaced(format!("column {} was dropped and added again", column.name));
         }
     }
-    if !before.key_names().eq(now.key_names()) {
+    if before.origin.whole_rows != now.origin.whole_rows || !before.key_names().eq(now.key_names()) {
         return replaced("its key has other columns".into());
     }
     let mut extended = false;
@@ -84,6 +84,7 @@ mod tests {
                 storage: 8,
                 columns: columns.iter().map(|column| column.2).collect(),
                 filled: Vec::new(),
+                whole_rows: false,
             },
         }
     }
@@ -126,6 +127,9 @@ mod tests {
         assert!(reason(&before, &table(&[("id", INT, 1), ("a", TEXT, 3)])).contains("added again"));
         let keyed = TableSchema { key: vec![1], ..before.clone() };
         assert!(reason(&before, &keyed).contains("key"));
+        let mut counted = before.clone();
+        counted.origin.whole_rows = true;
+        assert!(reason(&before, &counted).contains("key"), "equal rows are counted from now on");
         let other = TableSchema { origin: Origin { table: 70, ..before.origin.clone() }, ..before.clone() };
         assert!(reason(&before, &other).contains("created anew"));
         let mut rewritten =

@@ -12,7 +12,7 @@ use arrow::{
     row::{Row, RowConverter, Rows, SortField},
 };
 
-use crate::{ChangeBatch, Op, Position, TableSchema};
+use crate::{ChangeBatch, Op, Position, TableId, TableSchema};
 
 /// Changes that cannot be folded: the run is not what its source promised, or was cut wrongly.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +20,11 @@ pub enum FoldError {
     #[error("a run of changes of {table} holds a truncate: split it there first")]
     Truncate { table: String },
     #[error("a change of {table} at {position:?} keeps values of a row that was deleted before it")]
-    RowGone { table: String, position: Position },
+    RowGone { table: TableId, position: Position },
     #[error(
         "{missing} rows of {table} that hold unchanged values are not in the stored table: copy the table anew"
     )]
-    NotStored { table: String, missing: usize },
+    NotStored { table: TableId, missing: usize },
     #[error("batches of {table} do not match its columns")]
     Arrow {
         table: String,
@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
         for (column, source) in sources.iter_mut().enumerate() {
             if unavailable(column) {
                 *source = self.source(before, column).ok_or_else(|| FoldError::RowGone {
-                    table: batch.table.id.to_string(),
+                    table: batch.table.id.clone(),
                     position: batch.position(at.1),
                 })?;
             }
@@ -366,7 +366,7 @@ impl Folded {
         let found: Vec<Option<usize>> = wanted.iter().map(|key| rows.get(&key).copied()).collect();
         let missing = found.iter().filter(|row| row.is_none()).count();
         if missing > 0 {
-            return Err(FoldError::NotStored { table: table.id.to_string(), missing });
+            return Err(FoldError::NotStored { table: table.id.clone(), missing });
         }
         let mut columns = self.values.columns().to_vec();
         for (column, unresolved) in self.unresolved.iter_mut().enumerate() {

@@ -5,14 +5,18 @@
 
 mod batch;
 mod checksum;
+mod count;
 mod evolution;
 mod fold;
+mod letter;
 mod position;
 mod schema;
 
 pub use batch::{ChangeBatch, Op};
 pub use checksum::{BUCKETS, BucketSum, entry_values};
+pub use count::{Counted, count};
 pub use evolution::{Evolution, evolution};
 pub use fold::{FoldError, Folded, Segment, after, fold, halves, split_at_truncates};
+pub use letter::{CopiedRows, DeadLetter};
 pub use position::{Lsn, Position};
 pub use schema::{Column, ColumnType, Origin, StopCause, StoppedTable, TableId, TableSchema};

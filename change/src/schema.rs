@@ -109,7 +109,8 @@ pub struct Column {
 pub struct TableSchema {
     pub id: TableId,
     pub columns: Vec<Column>,
-    /// Indexes into `columns` of the key's columns, in the key's order; never empty.
+    /// Indexes into `columns` of the key's columns, in the key's order. Empty where nothing tells rows apart: then only
+    /// inserts and truncates are known, and only as a history. All columns where equal rows are counted.
     pub key: Vec<usize>,
     #[serde(default)]
     pub origin: Origin,
@@ -127,6 +128,9 @@ pub struct Origin {
     pub columns: Vec<i16>,
     /// Numbers of columns that came with a value for the rows that were there before.
     pub filled: Vec<i16>,
+    /// There is no key, but updates and deletes tell the whole row before: equal rows are counted.
+    #[serde(default)]
+    pub whole_rows: bool,
 }
 
 impl TableSchema {
@@ -138,6 +142,20 @@ impl TableSchema {
     /// The Arrow schema of the key's columns alone, in the key's order.
     pub fn key_arrow(&self) -> SchemaRef {
         Arc::new(Schema::new(self.key.iter().map(|&i| self.columns[i].field()).collect::<Vec<_>>()))
+    }
+
+    /// Updates and deletes cannot be known: the table is a history of inserts, without current rows.
+    pub fn is_history(&self) -> bool {
+        self.key.is_empty()
+    }
+
+    /// The current rows are the distinct ones, each with how many there are.
+    pub fn counts_rows(&self) -> bool {
+        self.origin.whole_rows
+    }
+
+    pub fn has_key(&self) -> bool {
+        !self.is_history() && !self.counts_rows()
     }
 
     pub fn key_names(&self) -> impl Iterator<Item = &str> {

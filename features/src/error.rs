@@ -11,7 +11,10 @@ pub type Result<T, E = FeatureError> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum FeatureError {
     /// The shop lacks tables that nothing can be computed without.
-    #[error("the captured tables do not include {}; name them in the configuration or capture them", .0.join(", "))]
+    #[error(
+        "the captured tables do not include {} with a key; name them in the configuration or capture them",
+        .0.join(", ")
+    )]
     MissingTables(Vec<String>),
     /// A table lacks columns that nothing can be computed without.
     #[error("table {table} has no column {}", .columns.join(", "))]

@@ -14,6 +14,7 @@ pub(crate) fn check_columns(table: &TableSchema) -> Result<(), LakeError> {
         let reason = if bronze::ADDED.contains(&name.as_str())
             || name == silver::DELETED
             || name.starts_with(silver::WANTED_KEY)
+            || table.counts_rows() && [silver::COUNT, silver::ROW].contains(&name.as_str())
         {
             "has a name that the lake uses itself"
         } else if name.chars().any(|c| " ,;{}()\n\t=".contains(c)) {
@@ -41,7 +42,7 @@ pub(crate) fn check_same(table: &str, before: &TableSchema, now: &TableSchema) -
             "the column {:?} of type {} is now {:?} of type {}",
             old.name, old.source_type, new.name, new.source_type
         )
-    } else if before.key != now.key {
+    } else if before.key != now.key || before.counts_rows() != now.counts_rows() {
         "its key has other columns".to_owned()
     } else {
         return Ok(());

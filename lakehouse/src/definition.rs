@@ -16,12 +16,12 @@ const SILVER_FILE_BYTES: u64 = 32 << 20;
 const BRONZE_FILE_BYTES: u64 = 128 << 20;
 
 impl Lake {
-    /// The definition that a silver table was captured under; `None` if there is no such table.
+    /// The definition that a bronze or silver table was captured under; `None` if there is no such table.
     ///
     /// # Errors
     /// If the store fails, or the definition is damaged.
-    pub async fn definition(&self, silver_path: &str) -> Result<Option<TableSchema>, LakeError> {
-        Table::open(self, silver_path).await?.captured_schema()
+    pub async fn definition(&self, path: &str) -> Result<Option<TableSchema>, LakeError> {
+        Table::open(self, path).await?.captured_schema()
     }
 }
 
@@ -43,8 +43,10 @@ impl CapturedTable {
         }
         self.stale = true;
         self.extend_bronze().await?;
-        let metadata = self.silver.table.redefined(&self.silver_definition())?;
-        self.silver.define(metadata).await?;
+        if !self.schema.is_history() {
+            let metadata = self.silver.table.redefined(&self.silver_definition())?;
+            self.silver.define(metadata).await?;
+        }
         self.evolution = Evolution::Same;
         self.stale = false;
         Ok(())
@@ -90,13 +92,15 @@ impl CapturedTable {
 
 /// Names of the key's columns and the added ones.
 fn statistics(table: &TableSchema, added: &[&str]) -> Vec<String> {
-    table.key_names().chain(added.iter().copied()).map(str::to_owned).collect()
+    let key = table.key_names().filter(|_| table.has_key());
+    key.chain(added.iter().copied()).map(str::to_owned).collect()
 }
 
-/// How the definition relates to those that the halves have; the greater change of the two.
+/// How the definition relates to those that the halves have; the greater change of the two. Silver of what is now a
+/// history is what was left behind.
 pub(crate) fn since(halves: [&Half; 2], now: &TableSchema) -> Result<Evolution, LakeError> {
     let mut greatest = Evolution::Same;
-    for half in halves {
+    for half in halves.into_iter().take(if now.is_history() { 1 } else { 2 }) {
         let Some(stored) = half.table.captured_schema()? else { continue };
         match evolution(&stored, now) {
             Evolution::Same => {}

@@ -43,6 +43,8 @@ pub enum LakeError {
     OtherWriter { table: String },
     #[error("{table} holds no whole copy of its source: copy it first")]
     NotCopied { table: String },
+    #[error("{table} has no key to find its rows by: copy it anew")]
+    NoKey { table: String },
     #[error("changes of {table} are of epoch {found}, the table is at epoch {epoch}")]
     Epoch { table: String, epoch: i64, found: i64 },
     #[error("the definition of {table} has changed: {difference}")]

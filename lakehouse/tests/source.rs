@@ -11,7 +11,7 @@ use arrow::{
     error::ArrowError,
 };
 use futures::{Stream, stream};
-use lakeward_change::{ChangeBatch, Column, ColumnType, Lsn, Op, Position, TableId, TableSchema};
+use lakeward_change::{ChangeBatch, Column, ColumnType, DeadLetter, Lsn, Op, Position, TableId, TableSchema};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, SourceRef, Watermark};
 
 pub const EPOCH: i64 = 1;
@@ -45,10 +45,15 @@ struct Logged {
     old_id: Option<i64>,
     row: Row,
     kept_notes: bool,
+    /// No decoder can read it; it touches no row that the others know.
+    dead: bool,
 }
 
 impl Logged {
     fn apply(&self, rows: &mut Rows) {
+        if self.dead {
+            return;
+        }
         match (self.op, self.id) {
             (Op::Truncate, _) => rows.clear(),
             (Op::Delete, Some(id)) => drop(rows.remove(&id)),
@@ -119,7 +124,7 @@ impl Source {
             self.lsn += 1;
         }
         let position = Position { epoch: self.epoch, commit: self.commit, order: self.order };
-        self.log.push(Logged { position, lsn: self.lsn, op, id, old_id, row, kept_notes });
+        self.log.push(Logged { position, lsn: self.lsn, op, id, old_id, row, kept_notes, dead: false });
     }
 
     /// What is logged within is one record of the log.
@@ -174,6 +179,39 @@ impl Source {
         self.log(Op::Truncate, None, None, Row::default(), false);
     }
 
+    /// A change that cannot be read.
+    pub fn garble(&mut self) {
+        self.log(Op::Insert, None, None, Row::default(), false);
+        self.log.last_mut().unwrap().dead = true;
+    }
+
+    /// The last change cannot be read, or can be again, from now on.
+    pub fn garble_last(&mut self, dead: bool) {
+        self.log.last_mut().unwrap().dead = dead;
+    }
+
+    /// The changes in a range that cannot be read.
+    pub fn letters(&self, range: std::ops::Range<usize>) -> Vec<DeadLetter> {
+        let dead = self.log[range].iter().filter(|logged| logged.dead);
+        let letter = |logged: &Logged| DeadLetter {
+            table: table().id.clone(),
+            position: logged.position,
+            op: logged.op,
+            lsn: logged.lsn,
+            xid: Some(logged.position.commit * 7),
+            committed_at: Some(TAKEN_AT),
+            reason: "garbled".to_owned(),
+            message: vec![0, 0xff],
+            relation: Vec::new(),
+        };
+        dead.map(letter).collect()
+    }
+
+    /// How many changes can be read.
+    pub fn readable(&self) -> usize {
+        self.log.iter().filter(|logged| !logged.dead).count()
+    }
+
     /// The rows as the changes up to a position leave them.
     pub fn rows_at(&self, position: Position) -> Rows {
         assert_eq!(position.epoch, self.epoch, "positions of two epochs are not compared");
@@ -196,7 +234,8 @@ impl Source {
 
     /// The log's changes in a range, in batches of some length.
     pub fn batches(&self, range: std::ops::Range<usize>, length: usize) -> Vec<ChangeBatch> {
-        self.log[range].chunks(length).map(batch).collect()
+        let readable: Vec<Logged> = self.log[range].iter().filter(|logged| !logged.dead).cloned().collect();
+        readable.chunks(length).map(batch).collect()
     }
 
     /// All of the log as one batch.
@@ -220,6 +259,7 @@ impl Source {
                 old_id: None,
                 row: row.clone(),
                 kept_notes: false,
+                dead: false,
             })
             .collect();
         let batches: Vec<_> = rows.chunks(batch_rows).map(|rows| Ok(batch(rows).values)).collect();
@@ -360,6 +400,7 @@ pub async fn folded(lake: &Lake, table: &CapturedTable) -> (Rows, Position) {
                     at: times.is_valid(i).then(|| times.value(i)),
                 },
                 kept_notes: batch.column(9).as_boolean().value(i),
+                dead: false,
             };
             change.apply(&mut rows);
         }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use lakeward_cdc::{CdcError, Claim, PostgresSource, SlotState};
+use lakeward_faults::failpoint;
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError};
 use lakeward_postgres::{Control, Error};
 use tokio::time::timeout;
@@ -53,7 +54,10 @@ impl Owner {
         if lease.taken_over {
             for schema in source.tables() {
                 match CapturedTable::open(lake, &reference(source), Arc::clone(schema)).await {
-                    Ok(mut table) => table.own(lease.term, true).await?,
+                    Ok(mut table) => {
+                        table.own(lease.term, true).await?;
+                        failpoint("term_raised").await?;
+                    }
                     Err(LakeError::Column { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }

@@ -89,7 +89,8 @@ impl Pipeline {
         table: CapturedTable,
         copying: &Copying,
     ) -> Result<Option<CapturedTable>, PipelineError> {
-        let stored = self.lake.definition(table.silver_path()).await?;
+        let path = if table.schema().is_history() { table.bronze_path() } else { table.silver_path() };
+        let stored = self.lake.definition(path).await?;
         if !stored.is_some_and(|stored| source.ignore_other_columns(&stored)) {
             return Ok(None);
         }

@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use lakeward_change::Lsn;
+use lakeward_faults::failpoint;
 use lakeward_lakehouse::Watermark;
 use lakeward_postgres::{Control, CutState, LEASE, TableRequest};
 use tokio::time::{Instant, timeout};
@@ -163,9 +164,11 @@ impl Requests {
         let Some(term) = self.term.filter(|_| now >= self.renew_at) else { return Ok(()) };
         self.renew_at = now + LEASE / 4;
         match timeout(PATIENCE, self.control.renew_lease(&self.source, term)).await {
-            Ok(Err(lost @ lakeward_postgres::Error::LeaseLost { .. })) => Err(lost.into()),
-            _ => Ok(()),
+            Ok(Err(lost @ lakeward_postgres::Error::LeaseLost { .. })) => return Err(lost.into()),
+            Ok(Ok(())) => failpoint("lease_renewed").await?,
+            _ => {}
         }
+        Ok(())
     }
 
     /// The open requests that concern tables, about once a second.

@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
+use arrow::array::Array;
 use futures::future::{BoxFuture, OptionFuture};
 use lakeward_cdc::{
     Boundary, CdcError, ChangeStream, Chunk, PostgresSource, PostgresStream, SchemaPolicy, SlotState,
 };
-use lakeward_change::{ChangeBatch, Lsn, StopCause, StoppedTable, TableId};
+use lakeward_change::{ChangeBatch, DeadLetter, Lsn, StopCause, StoppedTable, TableId};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Watermark, WatermarkTable};
 use lakeward_postgres::{Control, TableRequest};
 use tokio::{
@@ -394,7 +395,7 @@ impl Streaming {
             }
             _ => {
                 let lane = self.lanes.get(&table).cloned();
-                self.errands.begin(request, table, &self.source, lane);
+                self.errands.begin(request, table, &self.source, &self.lake, lane);
             }
         }
     }
@@ -413,13 +414,14 @@ impl Streaming {
                 self.routed = self.routed.max(end);
             }
         }
-        if chunk.batches.is_empty() && chunk.stopped.is_empty() && !was_open {
+        if chunk.batches.is_empty() && chunk.letters.is_empty() && chunk.stopped.is_empty() && !was_open {
             return Ok(());
         }
         self.dirty.get_or_insert_with(Instant::now);
         self.stream_time = self.stream_time.max(chunk.committed_at);
         let chunk = Arc::new(chunk);
         subscribers.retain(|subscriber| subscriber.try_send(Arc::clone(&chunk)).is_ok());
+        self.set_aside(&chunk).await?;
         let now = Instant::now();
         for batch in &chunk.batches {
             let Some(lane) = self.lanes.get(&batch.table.id) else { continue };
@@ -443,6 +445,27 @@ impl Streaming {
             self.nulled = nulled;
         }
         metrics::gauge!("lakeward_buffered_bytes").set(self.budget.used() as f64);
+        Ok(())
+    }
+
+    /// Letters go to their lanes before the changes of the same stretch, whose writes may pass them.
+    async fn set_aside(&mut self, chunk: &Chunk) -> Result<(), PipelineError> {
+        let mut by_table: BTreeMap<&TableId, Vec<DeadLetter>> = BTreeMap::new();
+        for letter in &chunk.letters {
+            by_table.entry(&letter.table).or_default().push(letter.clone());
+        }
+        for (table, letters) in by_table {
+            let Some(lane) = self.lanes.get(table) else { continue };
+            metrics::counter!("lakeward_dead_letters_total", "table" => table.to_string())
+                .increment(letters.len() as u64);
+            (self.observer)(Event::SetAside { table: table.clone(), rows: letters.len() as u64 });
+            self.behind.read(table, letters.len() as u64, Instant::now());
+            let bytes = letters.iter().map(|letter| letter.message.len() + letter.relation.len()).sum();
+            let share = self.budget.take(bytes);
+            if lane.send(Message::Letters { letters, share }).await.is_err() {
+                return Err(self.failed_lane().await);
+            }
+        }
         Ok(())
     }
 
@@ -499,7 +522,8 @@ async fn complete_cut(
 
 /// What a batch holds in memory, in bytes, its bookkeeping columns included.
 fn memory_size(batch: &ChangeBatch) -> usize {
-    batch.values.get_array_memory_size() + batch.num_rows() * BOOKKEEPING_BYTES
+    let old_keys = batch.old_keys.as_ref().map_or(0, |keys| keys.get_array_memory_size());
+    batch.values.get_array_memory_size() + old_keys + batch.num_rows() * BOOKKEEPING_BYTES
 }
 
 async fn next_chunk(stream: &mut PostgresStream, reading: bool) -> Result<Chunk, PipelineError> {

@@ -20,6 +20,9 @@ use crate::{
 /// A running ingester tells of itself more often.
 const ALIVE: Duration = Duration::from_secs(5);
 
+const BRONZE_ONLY: &str = "bronze alone, without its updates and deletes: it has no usable key; add a primary key, or \
+     ALTER TABLE … REPLICA IDENTITY FULL";
+
 #[derive(clap::Subcommand)]
 pub enum Arguments {
     /// The captured tables: name, path, key, versions and position of the newest watermark
@@ -83,6 +86,8 @@ struct Listed<'a> {
     key: &'a [String],
     silver_path: &'a str,
     silver_version: i64,
+    /// There is no silver: updates and deletes are not captured.
+    bronze_only: bool,
     bronze_path: &'a str,
     bronze_version: i64,
     epoch: i64,
@@ -106,8 +111,8 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                     [
                         row.name,
                         row.key.join(", "),
-                        row.silver_path.to_owned(),
-                        row.silver_version.to_string(),
+                        if row.bronze_only { "none".to_owned() } else { row.silver_path.to_owned() },
+                        if row.bronze_only { String::new() } else { row.silver_version.to_string() },
                         row.bronze_path.to_owned(),
                         row.lsn,
                     ]
@@ -116,6 +121,9 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                     "{}",
                     table(["table", "key", "silver", "version", "bronze", "everything before"], rows)
                 );
+                for (id, _) in watermark.tables.iter().filter(|(_, entry)| entry.is_history()) {
+                    println!("{id}: {BRONZE_ONLY}");
+                }
                 for table in &watermark.stopped {
                     println!("{} has stopped: {}", table.id, table.reason);
                 }
@@ -157,7 +165,12 @@ async fn describe(config: &Config, name: &str, newest: usize, json: bool) -> Res
         .iter()
         .find(|(id, _)| id.to_string() == name)
         .with_context(|| format!("{name} is not captured; `lakeward table list` shows what is"))?;
-    let provider = lake.read(&entry.silver_path, Some(entry.silver_version)).await?;
+    let (path, version) = if entry.is_history() {
+        (&entry.bronze_path, entry.bronze_version)
+    } else {
+        (&entry.silver_path, entry.silver_version)
+    };
+    let provider = lake.read(path, Some(version)).await?;
     let schema = provider.schema();
     let versions = versions(&lake.watermarks(&watermark.source).await?, id);
     if json {
@@ -170,7 +183,10 @@ async fn describe(config: &Config, name: &str, newest: usize, json: bool) -> Res
         println!("{}", serde_json::json!({ "table": table, "columns": columns, "versions": versions }));
         return Ok(());
     }
-    println!("{id}  key ({})  {}", entry.key.join(", "), entry.silver_path);
+    println!("{id}  key ({})  {path}", entry.key.join(", "));
+    if entry.is_history() {
+        println!("{BRONZE_ONLY}");
+    }
     let rows = schema.fields().iter().map(|field| [field.name().clone(), field.data_type().to_string()]);
     println!("{}", table(["column", "type"], rows));
     let rows = versions.iter().take(newest).map(|version| {
@@ -180,7 +196,7 @@ async fn describe(config: &Config, name: &str, newest: usize, json: bool) -> Res
                 .committed_at
                 .map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true))
                 .unwrap_or_default(),
-            version.silver_version.to_string(),
+            if entry.is_history() { String::new() } else { version.silver_version.to_string() },
             version.bronze_version.to_string(),
         ]
     });
@@ -255,6 +271,7 @@ fn listed<'a>(watermark: &'a Watermark, name: String, entry: &'a WatermarkTable)
         key: &entry.key,
         silver_path: &entry.silver_path,
         silver_version: entry.silver_version,
+        bronze_only: entry.is_history(),
         bronze_path: &entry.bronze_path,
         bronze_version: entry.bronze_version,
         epoch: entry.epoch,

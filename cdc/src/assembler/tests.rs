@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    LetterReader,
+    letter::MOST_LETTERS,
     protocol::RelationColumn,
     test_messages::{self as wire, Value},
 };
@@ -65,7 +67,7 @@ impl Feed {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), CdcError> {
-        self.0.accept(Message::decode(bytes)?, Lsn(77))
+        self.0.read(bytes, Lsn(77))
     }
 
     fn rows(&mut self) -> Vec<Row> {
@@ -280,21 +282,127 @@ fn rows_from_before_a_column_have_null_there_and_columns_go_by_name() {
 }
 
 #[test]
+fn without_a_key_the_whole_row_before_is_kept() {
+    let mut definition = definition();
+    let mut schema = (*definition.schema).clone();
+    (schema.key, schema.origin.whole_rows) = (vec![0, 1, 2], true);
+    (definition.schema, definition.identity) = (schema.into(), b'f');
+    let durable = Position { epoch: 3, commit: 0, order: 0 };
+    let mut feed = Feed(Assembler::new(vec![Followed { definition, durable }]));
+    let mut relation = described(CAPTURED, "t");
+    relation.identity = b'f';
+    relation.columns.iter_mut().for_each(|column| column.key = true);
+    feed.send(&wire::relation(&relation)).expect("valid");
+    feed.send(&wire::begin(Lsn(9), 0, 5)).expect("valid");
+    let before = [Some(Some("1")), Some(Some("long")), Some(None)];
+    // A large value that stayed is sent with the row before alone.
+    feed.send(&wire::update(CAPTURED, Some((b'O', &before)), &[Some(Some("2")), None, Some(None)]))
+        .expect("valid");
+    feed.send(&wire::update(CAPTURED, Some((b'O', &before)), &before)).expect("valid");
+    feed.send(&wire::delete(CAPTURED, b'O', &before)).expect("valid");
+    let rows = feed.rows();
+    let texts = |id: &str| [Some(id.to_owned()), Some("long".to_owned()), None];
+    assert_eq!(rows.iter().map(|row| row.old_key.as_deref()).collect::<Vec<_>>(), [Some("1"), None, None]);
+    assert_eq!([&rows[0].values, &rows[2].values], [&texts("2"), &texts("1")]);
+    assert!(rows.iter().all(|row| row.unavailable == [false; 3]));
+    let without = wire::update(CAPTURED, None, &before);
+    assert!(matches!(feed.send(&without), Err(CdcError::Sequence(_))));
+}
+
+#[test]
 fn messages_out_of_order_are_errors() {
     let row = [Some(Some("1")), Some(None), Some(None)];
     let begin = wire::begin(Lsn(9), 0, 5);
     assert!(matches!(Feed::new().send(&wire::insert(CAPTURED, &row)), Err(CdcError::Sequence(_))));
     assert!(matches!(Feed::new().send(&wire::commit(Lsn(0), Lsn(0))), Err(CdcError::Sequence(_))));
-    for bad in [
-        begin.clone(),
-        wire::insert(555, &row),
-        wire::insert(CAPTURED, &row[..2]),
-        wire::insert(CAPTURED, &[Some(Some("1")), None, Some(None)]),
-        wire::update(CAPTURED, None, &[None, Some(None), Some(None)]),
-        wire::delete(CAPTURED, b'K', &[None, Some(None), Some(None)]),
-    ] {
+    for bad in [begin.clone(), wire::insert(555, &row)] {
         let mut feed = Feed::new();
         feed.send(&begin).expect("in order");
         assert!(matches!(feed.send(&bad), Err(CdcError::Sequence(_))));
+    }
+}
+
+/// Messages that are none of `s.t`'s rows, and why.
+fn undecodable() -> Vec<(Op, Vec<u8>, &'static str)> {
+    let row = [Some(Some("1")), Some(None), Some(None)];
+    let fine = wire::insert(CAPTURED, &row);
+    let not_utf8 = wire::insert(CAPTURED, &[Some(Some("1")), Some(Some("aXb")), Some(None)]);
+    let not_utf8: Vec<u8> = not_utf8.iter().map(|byte| if *byte == b'X' { 0xff } else { *byte }).collect();
+    vec![
+        (Op::Insert, wire::insert(CAPTURED, &row[..2]), "another number of columns"),
+        (Op::Insert, wire::insert(CAPTURED, &[Some(Some("1")), None, Some(None)]), "lacks a value"),
+        (
+            Op::Update,
+            wire::update(CAPTURED, None, &[None, Some(None), Some(None)]),
+            "lacks a value of its key",
+        ),
+        (
+            Op::Delete,
+            wire::delete(CAPTURED, b'K', &[None, Some(None), Some(None)]),
+            "lacks a value of its key",
+        ),
+        (Op::Insert, not_utf8, "column a of table s.t: the value is not UTF-8"),
+        (Op::Insert, fine[..fine.len() - 1].to_vec(), "ends early"),
+        (Op::Insert, [&fine[..], b"n"].concat(), "too many"),
+    ]
+}
+
+#[test]
+fn what_cannot_be_taken_in_is_a_letter_and_the_next_change_comes() {
+    let mut feed = Feed::new();
+    feed.send(&wire::begin(Lsn(9), 60, 5)).expect("in order");
+    let (mut order, bad) = (0, undecodable());
+    for (op, message, why) in &bad {
+        feed.send(&wire::insert(CAPTURED, &[Some(Some("1")), Some(Some("kept")), Some(None)]))
+            .expect("valid");
+        feed.send(message).expect("no error");
+        order += 2;
+        let letter = feed.0.take_letters().pop().expect(why);
+        assert!(letter.reason.contains(why), "{why}: {}", letter.reason);
+        assert_eq!((letter.op, &letter.message), (*op, message), "{why}");
+        assert_eq!(letter.position, Position { epoch: 3, commit: 9, order }, "{why}");
+        // Read again, it is still none; and a letter that can be read is the change that it would have been.
+        let reader = LetterReader::new(definition());
+        let again = reader.read(&letter).expect_err(why).to_string();
+        assert!(again.contains(why), "{why}: {again}");
+        let mended =
+            DeadLetter { message: wire::delete(CAPTURED, b'K', &[Some(Some("7")), None, None]), ..letter };
+        let change = reader.read(&mended).expect("a change");
+        assert_eq!((change.num_rows(), change.position(0), change.ops[0]), (1, mended.position, Op::Delete));
+        assert_eq!(change.committed_at.value(0), mended.committed_at.expect("a time"));
+    }
+    let rows = feed.rows();
+    assert_eq!(rows.len(), bad.len());
+    let orders: Vec<_> = rows.iter().map(|row| row.order).collect();
+    assert_eq!(orders, [1, 3, 5, 7, 9, 11, 13]);
+    assert!(rows.iter().all(|row| row.values[1].as_deref() == Some("kept")));
+    assert!(!feed.0.has_stopped());
+}
+
+#[test]
+fn a_flood_of_letters_stops_the_table() {
+    let mut feed = Feed::new();
+    let (_, bad, _) = undecodable().swap_remove(0);
+    let hour = 3_600_000_000;
+    for (commit, at, more) in [(9, 0, false), (19, hour, false), (29, hour + 5, true)] {
+        feed.send(&wire::begin(Lsn(commit), at, 5)).expect("in order");
+        let letters = if more { 1 } else { MOST_LETTERS };
+        (0..letters).for_each(|_| feed.send(&bad).expect("no error"));
+        feed.send(&wire::commit(Lsn(0), Lsn(0))).expect("in order");
+    }
+    assert_eq!(feed.0.take_letters().len(), 2 * MOST_LETTERS);
+    let stopped = feed.0.take_stopped().pop().expect("too many in the second hour");
+    assert_eq!((stopped.cause, stopped.complete_to), (StopCause::Rows, Lsn(29)));
+    assert!(stopped.reason.contains("more than 1000 rows within an hour"), "{}", stopped.reason);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_of_a_row_are_an_error(tag in prop::sample::select(&b"IUD"[..]), bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        let mut feed = Feed::new();
+        feed.send(&wire::begin(Lsn(9), 0, 5)).expect("in order");
+        let message = [&[tag], &CAPTURED.to_be_bytes()[..], &bytes].concat();
+        feed.send(&message).expect("a row or a letter");
+        prop_assert_eq!(feed.0.take_letters().len() + feed.rows().len(), 1);
     }
 }

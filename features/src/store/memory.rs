@@ -88,6 +88,7 @@ impl MemoryStore {
     pub fn apply(&self, batches: &[ChangeBatch]) -> Result<u64> {
         let changes: Vec<_> = batches
             .iter()
+            .filter(|batch| batch.table.has_key())
             .filter_map(|batch| Some(Changes::of(self.names.table(&batch.table.id)?, batch)))
             .collect::<Result<_>>()?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);

@@ -31,6 +31,10 @@ pub enum CdcError {
     #[error("the replication session has ended; open the stream again")]
     Ended,
     #[error(
+        "no answer for {waited:?} to the request to {action}: the connection is broken, or the server is stuck"
+    )]
+    Silent { action: &'static str, waited: Duration },
+    #[error(
         "publication {name} {problem}; mend it with: {fix}, or name another with the source's publication setting"
     )]
     Publication { name: String, problem: String, fix: String },
@@ -96,6 +100,7 @@ impl CdcError {
         match self {
             Self::Connect(source) => source.is_retryable(),
             Self::Ended
+            | Self::Silent { .. }
             | Self::Rewritten { .. }
             | Self::SlotInUse { .. }
             | Self::SlotMoved { .. }

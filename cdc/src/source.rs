@@ -12,7 +12,7 @@ use crate::{
     CdcError, Claim, LetterReader, PostgresStream, SchemaPolicy, SlotState, SlotWal, Snapshot, TableRule,
     assembler::{Assembler, Followed},
     catalog::{Catalog, Definition},
-    connection::{connect, connect_replication, replication_config},
+    connection::{answered, connect, connect_replication, replication_config},
     error::sqlstate,
     name::{inserts_name, slug},
     pattern::Selection,
@@ -115,7 +115,8 @@ impl PostgresSource {
         let mut replication = connect_replication(config.clone()).await?;
         let system = replication.identify_system().await.map_err(CdcError::replication("identify itself"))?;
 
-        let catalog = Arc::new(read_catalog(&client, &options, &user, &slot, &publication).await?);
+        let read = read_catalog(&client, &options, &user, &slot, &publication);
+        let catalog = Arc::new(answered("read its catalog", read).await?);
         let skipped = catalog.skipped.iter().map(|skipped| SkippedTable {
             id: skipped.table.clone(),
             reason: skipped.obstacle.to_string(),
@@ -197,7 +198,7 @@ impl PostgresSource {
     }
 
     pub async fn slot(&self) -> Result<SlotState, CdcError> {
-        slot::state(&self.client, &self.slot).await
+        answered("read its replication slots", slot::state(&self.client, &self.slot)).await
     }
 
     /// What the server keeps for the slot; `None` if there is no slot.
@@ -224,9 +225,8 @@ impl PostgresSource {
 
     /// Tables whose definitions changed since this source was opened, and those that came or went.
     pub async fn changed_tables(&self) -> Result<Vec<TableId>, CdcError> {
-        let now =
-            read_catalog(&self.client, &self.options, &self.user, &self.slot, &self.publication).await?;
-        Ok(now.differing(&self.seen))
+        let read = read_catalog(&self.client, &self.options, &self.user, &self.slot, &self.publication);
+        Ok(answered("read its catalog", read).await?.differing(&self.seen))
     }
 
     /// Captures of a table the columns that it was captured with, whatever others come; `false` if that cannot be.

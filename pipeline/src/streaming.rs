@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use arrow::array::Array;
 use futures::future::{BoxFuture, OptionFuture};
-use lakeward_cdc::{Boundary, CdcError, ChangeStream, Chunk, PostgresSource, PostgresStream, SchemaPolicy};
+use lakeward_cdc::{
+    Boundary, CdcError, ChangeStream, Chunk, PostgresSource, PostgresStream, SchemaPolicy, SlotState,
+};
 use lakeward_change::{ChangeBatch, DeadLetter, Lsn, StopCause, StoppedTable, TableId};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Watermark, WatermarkTable};
 use lakeward_postgres::{Control, TableRequest};
@@ -372,6 +374,10 @@ impl Streaming {
     /// Whatever came, went or changed in the source's catalog is seen to by a new beginning.
     async fn look_at_definitions(&mut self, copies: &Copies) -> Result<(), PipelineError> {
         self.looked_at = Instant::now();
+        if !matches!(self.source.slot().await?, SlotState::Present { active_pid: Some(_), .. }) {
+            // The server has ended the session, and the news did not get through.
+            return Err(CdcError::Ended.into());
+        }
         let changed = self.source.changed_tables().await?;
         self.again |= changed.iter().any(|table| !copies.copies(table));
         Ok(())

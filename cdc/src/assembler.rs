@@ -12,6 +12,7 @@ use lakeward_change::{
 use crate::{
     CdcError,
     catalog::Definition,
+    known::Known,
     letter::Flood,
     protocol::{Begin, Datum, Message, Old, ProtocolError, Relation, Tuple, undecoded},
     table_builder::{Stamp, TableBuilder},
@@ -31,6 +32,10 @@ pub(crate) struct Followed {
 pub(crate) struct Assembler {
     tables: Vec<Followed>,
     by_name: HashMap<TableId, usize>,
+    /// Partitions that hold rows: their table, and their name in it.
+    leaves: HashMap<u32, (usize, Arc<str>)>,
+    /// What the catalog knew besides the tables.
+    known: Known,
     /// Relations the stream has described.
     relations: HashMap<u32, Described>,
     /// Their descriptions, as they came.
@@ -57,7 +62,7 @@ enum Described {
     /// No table that is followed.
     Other,
     /// A table, where its columns stand in the relation, and how many the relation has.
-    Table { table: usize, places: Arc<[Option<usize>]>, width: usize },
+    Table { table: usize, leaf: Option<Arc<str>>, places: Arc<[Option<usize>]>, width: usize },
     /// A table whose rows cannot be taken in as they are described, and why.
     Unfit(usize, String),
 }
@@ -74,6 +79,7 @@ struct Transaction {
 /// A change that is to be taken in.
 struct Change {
     table: usize,
+    leaf: Option<Arc<str>>,
     relation: u32,
     stamp: Stamp,
     places: Arc<[Option<usize>]>,
@@ -81,10 +87,16 @@ struct Change {
 }
 
 impl Assembler {
-    pub(crate) fn new(tables: Vec<Followed>) -> Self {
+    pub(crate) fn new(tables: Vec<Followed>, known: Known) -> Self {
         let builder =
             |table: &Followed| TableBuilder::new(Arc::clone(&table.definition.schema), table.durable.epoch);
+        let leaves = |(table, followed): (usize, &Followed)| {
+            let leaves = followed.definition.schema.origin.leaves.clone();
+            leaves.into_iter().map(move |leaf| (leaf.table, (table, leaf.name.into())))
+        };
         Self {
+            leaves: tables.iter().enumerate().flat_map(leaves).collect(),
+            known,
             by_name: tables.iter().enumerate().map(|(i, t)| (t.definition.schema.id.clone(), i)).collect(),
             builders: tables.iter().map(builder).collect(),
             tables,
@@ -174,14 +186,12 @@ impl Assembler {
                 Some(_) => Ok(()),
                 None => Err(CdcError::Sequence("a commit without a begin".into())),
             },
-            Message::Relation(relation) => {
-                self.describe(&relation);
-                Ok(())
-            }
+            Message::Relation(relation) => self.describe(&relation),
             Message::Truncate { relations } => {
                 for relation in relations {
                     let Some(change) = self.change(relation, lsn)? else { continue };
-                    let nothing = vec![Datum::Null; change.places.len()];
+                    let mut nothing = vec![Datum::Null; change.places.len()];
+                    self.name_leaf(&change, &mut nothing);
                     self.push(change.table, Op::Truncate, change.stamp, &nothing, None, 0)?;
                 }
                 Ok(())
@@ -356,8 +366,9 @@ impl Assembler {
             committed_at: transaction.begin.committed_at,
         };
         match described {
-            Described::Table { places, width, .. } => {
-                Ok(Some(Change { table, relation, stamp, places: Arc::clone(places), width: *width }))
+            Described::Table { leaf, places, width, .. } => {
+                let (leaf, places) = (leaf.clone(), Arc::clone(places));
+                Ok(Some(Change { table, leaf, relation, stamp, places, width: *width }))
             }
             Described::Unfit(_, reason) => {
                 let reason = reason.clone();
@@ -369,7 +380,7 @@ impl Assembler {
     }
 
     /// A row's values in the order of the table's columns; what the relation lacks is null.
-    fn row<'a>(&self, change: &Change, tuple: Tuple<'a>) -> Result<Vec<Datum<'a>>, CdcError> {
+    fn row<'a>(&self, change: &'a Change, tuple: Tuple<'a>) -> Result<Vec<Datum<'a>>, CdcError> {
         if tuple.len() != change.width {
             return Err(
                 self.bad(change.table, "has another number of columns than the description of its table")
@@ -377,24 +388,52 @@ impl Assembler {
         }
         let datums: Vec<_> = tuple.iter().collect();
         let at = |place: &Option<usize>| place.and_then(|place| datums.get(place).copied());
-        Ok(change.places.iter().map(|place| at(place).unwrap_or(Datum::Null)).collect())
+        let mut row: Vec<_> = change.places.iter().map(|place| at(place).unwrap_or(Datum::Null)).collect();
+        self.name_leaf(change, &mut row);
+        Ok(row)
     }
 
-    fn describe(&mut self, relation: &Relation) {
+    /// Says in which partition a row is: the relation is that.
+    fn name_leaf<'a>(&self, change: &'a Change, row: &mut [Datum<'a>]) {
+        if let (Some(leaf), Some(column)) = (&change.leaf, self.schema(change.table).leaf()) {
+            row[column] = Datum::Text(leaf.as_bytes());
+        }
+    }
+
+    fn describe(&mut self, relation: &Relation) -> Result<(), CdcError> {
         let id = TableId::new(relation.schema.as_str(), relation.name.as_str());
         let by_oid = self.tables.iter().position(|table| table.definition.oid == relation.id);
-        let described = match by_oid.or_else(|| self.by_name.get(&id).copied()) {
-            None => Described::Other,
-            Some(table) => match places(&self.tables[table].definition, relation) {
-                Ok(places) => {
-                    Described::Table { table, places: places.into(), width: relation.columns.len() }
-                }
-                Err(difference) => Described::Unfit(table, format!("its definition changed: {difference}")),
-            },
+        let described = if let Some((table, leaf)) = self.leaves.get(&relation.id) {
+            self.fit(*table, Some(leaf), relation, &id)
+        } else if let Some(table) = by_oid.or_else(|| self.by_name.get(&id).copied()) {
+            self.fit(table, None, relation, &id)
+        } else if self.known.has(relation.id)
+            || self.transaction.is_some_and(|t| self.known.has_seen(t.begin.xid))
+        {
+            // Not followed; or it was there once, and is gone with its rows.
+            Described::Other
+        } else {
+            return Err(CdcError::NewRelation { relation: id.to_string() });
         };
         let followed = !matches!(described, Described::Other);
         if self.relations.insert(relation.id, described).is_some() && followed {
             self.described_anew = true;
+        }
+        Ok(())
+    }
+
+    /// What a relation is that has a table's rows.
+    fn fit(&self, table: usize, leaf: Option<&Arc<str>>, relation: &Relation, id: &TableId) -> Described {
+        let definition = &self.tables[table].definition;
+        let leaf = leaf.cloned();
+        // A partition's new name is the catalog's to tell.
+        let same = if leaf.is_some() { Ok(()) } else { is_same(definition, relation.id, id) };
+        let fitting = same.and_then(|()| places(definition, relation));
+        match fitting {
+            Ok(places) => {
+                Described::Table { table, leaf, places: places.into(), width: relation.columns.len() }
+            }
+            Err(difference) => Described::Unfit(table, format!("its definition changed: {difference}")),
         }
     }
 
@@ -415,16 +454,23 @@ impl Assembler {
     }
 }
 
+fn is_same(table: &Definition, oid: u32, id: &TableId) -> Result<(), String> {
+    if oid != table.oid {
+        return Err("it was dropped and created anew".into());
+    }
+    if *id != table.schema.id {
+        return Err(format!("it was renamed to {id}"));
+    }
+    if table.partitioned {
+        return Err("its publication did not tell of its partitions".into());
+    }
+    Ok(())
+}
+
 /// Where the table's columns stand in a relation of the stream, or why its rows are not the table's. Columns that the
 /// relation does not have yet, since it describes older rows, are null there.
 fn places(table: &Definition, relation: &Relation) -> Result<Vec<Option<usize>>, String> {
     let schema = &table.schema;
-    if relation.id != table.oid {
-        return Err("it was dropped and created anew".into());
-    }
-    if relation.schema != schema.id.schema || relation.name != schema.id.name {
-        return Err(format!("it was renamed to {}.{}", relation.schema, relation.name));
-    }
     for column in &relation.columns {
         let known = table.ignores_new
             || table.left_out.contains(&column.name)

@@ -1,16 +1,22 @@
 //! What the source's catalog says of its tables.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     sync::Arc,
 };
 
-use lakeward_change::{Column, Evolution, Origin, TableId, TableSchema, evolution};
+use lakeward_change::{Column, ColumnType, Evolution, LEAF, Origin, TableId, TableSchema, evolution};
 use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
-use crate::{CdcError, pattern::Selection, types::column_type};
+use crate::{
+    CdcError,
+    known::Known,
+    leaves::{self, Leaves, TABLEOID},
+    pattern::Selection,
+    types::{TEXT, column_type},
+};
 
 /// A captured table: its schema and what the stream's description of it is compared with.
 #[derive(Debug, Clone)]
@@ -41,10 +47,15 @@ impl Definition {
         format!("{}.{}", escape_identifier(&id.schema), escape_identifier(&id.name))
     }
 
-    /// What to read rows from: a plain table without its inheriting ones, which are tables of their own.
+    /// What to name in a publication or lock: a plain table without its inheriting ones, which are tables of their own.
     pub(crate) fn sql_source(&self) -> String {
         let only = if self.partitioned { "" } else { "ONLY " };
         format!("{only}{}", self.sql_name())
+    }
+
+    /// What to read rows from.
+    pub(crate) fn sql_rows(&self) -> String {
+        if self.partitioned { leaves::sql_rows(&self.sql_name()) } else { self.sql_source() }
     }
 
     pub(crate) fn column_list(&self) -> String {
@@ -64,6 +75,10 @@ pub(crate) struct Catalog {
     pub(crate) unselected: BTreeSet<TableId>,
     /// Generated columns, which Postgres does not publish.
     pub(crate) omitted: Vec<(TableId, String)>,
+    /// The publication is ours, and does not tell of partitions.
+    pub(crate) via_root: bool,
+    /// What there is besides, and as of when.
+    pub(crate) known: Known,
 }
 
 /// A table that cannot be captured as it is.
@@ -83,7 +98,7 @@ pub(crate) struct Obstacle {
 }
 
 impl Obstacle {
-    fn new(reason: impl Into<String>, fix: impl Into<Option<String>>) -> Self {
+    pub(crate) fn new(reason: impl Into<String>, fix: impl Into<Option<String>>) -> Self {
         Self { reason: reason.into(), fix: fix.into(), by_definition: true }
     }
 
@@ -139,6 +154,7 @@ struct TableRow {
     key: Option<Vec<i16>>,
     mixed_identity: bool,
     storage: u32,
+    leaves: Leaves,
 }
 
 struct ColumnRow {
@@ -154,6 +170,7 @@ struct ColumnRow {
 impl Catalog {
     pub(crate) async fn read(client: &Client, selection: &Selection) -> Result<Self, CdcError> {
         let action = "read its catalog";
+        let known = known(client).await?;
         let (mut tables, mut unselected) = (Vec::new(), BTreeSet::new());
         for row in client.query(TABLES, &[]).await.map_err(CdcError::query(action))? {
             let id = TableId::new(row.get::<_, String>(1), row.get::<_, String>(2));
@@ -173,10 +190,12 @@ impl Catalog {
                     key: row.get(8),
                     mixed_identity: row.get(9),
                     storage: row.get(11),
+                    leaves: Leaves::default(),
                 });
             }
         }
         let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+        let mut leaves = leaves::read(client, &oids).await?;
         let mut columns: BTreeMap<u32, Vec<ColumnRow>> = BTreeMap::new();
         for row in client.query(COLUMNS, &[&oids]).await.map_err(CdcError::query(action))? {
             let (base, modifier) = (row.get(6), row.get(7));
@@ -194,9 +213,14 @@ impl Catalog {
                 },
             });
         }
-        let mut catalog = Self { unselected, ..Self::default() };
-        for table in tables {
-            let columns = columns.remove(&table.oid).unwrap_or_default();
+        let mut catalog = Self { unselected, known, ..Self::default() };
+        for mut table in tables {
+            let mut columns = columns.remove(&table.oid).unwrap_or_default();
+            if let Some(leaves) = leaves.remove(&table.oid) {
+                columns.iter_mut().for_each(|c| c.filled |= leaves.filled_columns.contains(&c.column.name));
+                table.storage = leaves.storage;
+                table.leaves = leaves;
+            }
             let generated = columns.iter().filter(|column| column.generated);
             let omitted: Vec<_> = generated.map(|c| (table.id.clone(), c.column.name.clone())).collect();
             match define(&table, columns) {
@@ -226,10 +250,11 @@ impl Catalog {
     }
 
     /// Keeps the tables and columns that an existing publication publishes; `published` has them by table, `None`
-    /// standing for all columns.
+    /// standing for all columns. One `via_root` does not tell of the truncate of a partition.
     pub(crate) fn restrict(
         &mut self,
         published: &BTreeMap<TableId, Option<BTreeSet<String>>>,
+        via_root: bool,
         publication: &str,
     ) {
         let tables = std::mem::take(&mut self.tables);
@@ -240,6 +265,12 @@ impl Catalog {
                 None => Obstacle::of_rights(
                     format!("publication {publication} does not hold it"),
                     format!("ALTER PUBLICATION {publication} ADD TABLE {}", table.sql_source()),
+                ),
+                Some(_) if via_root && table.partitioned => Obstacle::of_rights(
+                    format!(
+                        "publication {publication} does not tell which partition a change is in, so the truncate of one would be lost"
+                    ),
+                    format!("ALTER PUBLICATION {publication} SET (publish_via_partition_root = false)"),
                 ),
                 Some(None) => {
                     self.tables.push(table);
@@ -305,8 +336,10 @@ impl Catalog {
 impl Definition {
     /// The table with some of its columns, and the names of the others; `None` if a key column is not among them.
     pub(crate) fn with_columns(&self, keep: &BTreeSet<String>) -> Option<(Self, Vec<String>)> {
-        let kept: Vec<usize> =
-            (0..self.schema.columns.len()).filter(|&i| keep.contains(&self.schema.columns[i].name)).collect();
+        // Without its partition a row could not be found when that is emptied.
+        let leaf = if self.partitioned { self.schema.leaf() } else { None };
+        let is_kept = |&i: &usize| keep.contains(&self.schema.columns[i].name) || Some(i) == leaf;
+        let kept: Vec<usize> = (0..self.schema.columns.len()).filter(is_kept).collect();
         let key = self.schema.key.iter().map(|i| kept.iter().position(|k| k == i));
         let key = if self.schema.counts_rows() { Some((0..kept.len()).collect()) } else { key.collect() };
         if kept.is_empty() {
@@ -321,8 +354,8 @@ impl Definition {
                 ..self.schema.origin.clone()
             },
         };
-        let all = self.schema.columns.iter().map(|column| column.name.clone());
-        let left_out: Vec<String> = all.filter(|name| !keep.contains(name)).collect();
+        let left = (0..self.schema.columns.len()).filter(|i| !kept.contains(i));
+        let left_out: Vec<String> = left.map(|i| self.schema.columns[i].name.clone()).collect();
         let table = Self {
             left_out: self.left_out.iter().chain(&left_out).cloned().collect(),
             schema: Arc::new(schema),
@@ -331,6 +364,34 @@ impl Definition {
             ..self.clone()
         };
         Some((table, left_out))
+    }
+}
+
+/// Every table and partition there is. What commits after this is called may be among them, but is not seen.
+async fn known(client: &Client) -> Result<Known, CdcError> {
+    let failed = || CdcError::query("read its catalog");
+    let snapshot = client.query_one("SELECT pg_current_snapshot()::text", &[]).await.map_err(failed())?;
+    let relations =
+        client.query("SELECT oid FROM pg_class WHERE relkind IN ('r', 'p')", &[]).await.map_err(failed())?;
+    let relations: HashSet<u32> = relations.iter().map(|row| row.get(0)).collect();
+    Known::new(relations, snapshot.get(0))
+        .ok_or_else(|| CdcError::Sequence("a transaction snapshot that is none".into()))
+}
+
+/// The column that says in which partition a row is. Rows that were captured without it do not know.
+fn leaf_column() -> ColumnRow {
+    ColumnRow {
+        number: TABLEOID,
+        generated: false,
+        filled: true,
+        type_oid: TEXT,
+        type_modifier: -1,
+        base: TEXT,
+        column: Column {
+            name: LEAF.to_owned(),
+            column_type: ColumnType::Text,
+            source_type: "partition".to_owned(),
+        },
     }
 }
 
@@ -350,6 +411,9 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<(Definition, Opti
             format!("GRANT SELECT ON {name} TO CURRENT_USER (as its owner, with the role's name)"),
         ));
     }
+    if let Some(obstacle) = table.leaves.obstacle() {
+        return Err(obstacle);
+    }
     if table.kind == b'p' && table.mixed_identity {
         let reason = "it or one of its partitions has a REPLICA IDENTITY other than DEFAULT";
         return Err(Obstacle::new(
@@ -357,7 +421,12 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<(Definition, Opti
             format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT, and each partition"),
         ));
     }
-    let published: Vec<_> = columns.into_iter().filter(|column| !column.generated).collect();
+    if table.kind == b'p' && columns.iter().any(|column| column.column.name == LEAF) {
+        let reason = format!("it has a column {LEAF}, which is what the lake calls a row's partition");
+        return Err(Obstacle::new(reason, None));
+    }
+    let leaf = (table.kind == b'p').then(leaf_column);
+    let published: Vec<_> = columns.into_iter().filter(|column| !column.generated).chain(leaf).collect();
     if published.is_empty() {
         return Err(Obstacle::new("it has no column that Postgres publishes", None));
     }
@@ -383,6 +452,7 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<(Definition, Opti
                 storage: table.storage,
                 columns: published.iter().map(|c| c.number).collect(),
                 filled: published.iter().filter(|c| c.filled).map(|c| c.number).collect(),
+                leaves: table.leaves.leaves.clone(),
                 whole_rows,
             },
             columns: published.into_iter().map(|c| c.column).collect(),

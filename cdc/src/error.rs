@@ -31,6 +31,10 @@ pub enum CdcError {
     #[error("the replication session has ended; open the stream again")]
     Ended,
     #[error(
+        "no answer for {waited:?} to the request to {action}: the connection is broken, or the server is stuck"
+    )]
+    Silent { action: &'static str, waited: Duration },
+    #[error(
         "publication {name} {problem}; mend it with: {fix}, or name another with the source's publication setting"
     )]
     Publication { name: String, problem: String, fix: String },
@@ -69,6 +73,8 @@ pub enum CdcError {
     OtherSystem { expected: String, found: String },
     #[error("the snapshot waits for transactions that were open before it, {waited:?} so far: {holder}")]
     HeldUp { waited: Duration, holder: String },
+    #[error("relation {relation} came after the catalog was read; open the source again")]
+    NewRelation { relation: String },
     #[error("cannot read column {column} of table {table}")]
     Value {
         table: TableId,
@@ -94,9 +100,11 @@ impl CdcError {
         match self {
             Self::Connect(source) => source.is_retryable(),
             Self::Ended
+            | Self::Silent { .. }
             | Self::Rewritten { .. }
             | Self::SlotInUse { .. }
             | Self::SlotMoved { .. }
+            | Self::NewRelation { .. }
             | Self::HeldUp { .. } => true,
             Self::Query { source, .. } => lakeward_postgres::is_retryable(source),
             Self::Replication { source, .. } => is_passing(source),

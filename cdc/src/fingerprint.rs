@@ -98,7 +98,7 @@ pub(crate) fn rows_by_key(table: &Definition, keys: &[String]) -> String {
     format!(
         "SELECT {} FROM {} WHERE {key_text} = ANY (ARRAY[{}]::text[])",
         table.column_list(),
-        table.sql_source(),
+        table.sql_rows(),
         keys.join(", ")
     )
 }
@@ -109,7 +109,7 @@ pub(crate) fn equal_rows_together(table: &Definition) -> String {
     format!(
         "SELECT {} FROM {} ORDER BY sha256(convert_to({}, 'UTF8'))",
         table.column_list(),
-        table.sql_source(),
+        table.sql_rows(),
         entries(texts)
     )
 }
@@ -126,7 +126,7 @@ fn hashes(table: &Definition) -> String {
         canonicals(table).enumerate().map(|(index, text)| format!("{text} AS c{index}")).collect();
     let named = |index: usize| format!("c{index}");
     // OFFSET 0 keeps the planner from writing each text's expression wherever it is used.
-    let texts_of = format!("(SELECT {} FROM {} OFFSET 0) texts", texts.join(", "), table.sql_source());
+    let texts_of = format!("(SELECT {} FROM {} OFFSET 0) texts", texts.join(", "), table.sql_rows());
     let row_text = entries((0..texts.len()).map(named));
     let rows = if table.schema.counts_rows() {
         format!(

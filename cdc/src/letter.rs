@@ -9,6 +9,7 @@ use crate::{
     assembler::{Assembler, Followed},
     catalog::Definition,
     copy::CopyDecoder,
+    known::Known,
     protocol::{Begin, Message},
     table_builder::{Stamp, TableBuilder},
 };
@@ -62,7 +63,8 @@ impl LetterReader {
     fn streamed(&self, letter: &DeadLetter) -> Result<ChangeBatch, CdcError> {
         let Position { epoch, commit, order } = letter.position;
         let before = Position { epoch, commit: i64::MIN, order: 0 };
-        let mut assembler = Assembler::new(vec![Followed { definition: self.0.clone(), durable: before }]);
+        let followed = vec![Followed { definition: self.0.clone(), durable: before }];
+        let mut assembler = Assembler::new(followed, Known::default());
         let begin = Begin {
             final_lsn: Lsn::from_i64(commit),
             committed_at: letter.committed_at.unwrap_or_default(),

@@ -13,6 +13,8 @@ mod datetime;
 mod doctor;
 mod error;
 pub mod fingerprint;
+mod known;
+mod leaves;
 mod letter;
 mod name;
 mod pattern;

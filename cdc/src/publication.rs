@@ -16,11 +16,21 @@ const MARK: &str = "created by lakeward";
 const ALL: &str = "insert, update, delete, truncate";
 /// What tables without a key can send: the shop could not update or delete rows in them if that were published.
 const INSERTS: &str = "insert, truncate";
+/// Partitioned tables in a publication that names their partitions' changes after the partitions; `pg_publication_tables`
+/// then has the partitions.
+const ROOTS: &str = "
+    SELECT n.nspname, c.relname FROM pg_publication p, pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE p.pubname = $1 AND NOT p.pubviaroot AND c.relkind = 'p' AND NOT c.relispartition AND (p.puballtables
+        OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid)";
+/// … by their schema, from PostgreSQL 15 on.
+const ROOTS_BY_SCHEMA: &str = " OR EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace)";
 
 #[derive(Debug)]
 pub(crate) struct Publication {
     name: String,
     pub(crate) ours: bool,
+    /// It names a partition's changes after the whole table: then the truncate of one partition is missing.
+    pub(crate) via_root: bool,
     /// It publishes all operations.
     complete: bool,
     /// Columns by table; `None` for all columns.
@@ -51,7 +61,8 @@ impl Publication {
         let found = client
             .query_opt(
                 "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate,
-                    coalesce(obj_description(oid, 'pg_publication') = $2, false)
+                    coalesce(obj_description(oid, 'pg_publication') = $2, false), pubviaroot,
+                    current_setting('server_version_num')::int
                  FROM pg_publication WHERE pubname = $1",
                 &[&name, &MARK],
             )
@@ -82,7 +93,19 @@ impl Publication {
             let columns: Option<Vec<String>> = row.get(3);
             tables.insert(id, columns.map(|columns| columns.into_iter().collect()));
         }
-        Ok(Some(Self { name: name.to_owned(), ours: found.get(1), complete: found.get(0), tables }))
+        let by_schema = if found.get::<_, i32>(3) >= 150_000 { ROOTS_BY_SCHEMA } else { "" };
+        let roots =
+            client.query(&format!("{ROOTS}{by_schema})"), &[&name]).await.map_err(CdcError::query(action))?;
+        for row in roots {
+            tables.insert(TableId::new(row.get::<_, String>(0), row.get::<_, String>(1)), None);
+        }
+        Ok(Some(Self {
+            name: name.to_owned(),
+            ours: found.get(1),
+            complete: found.get(0),
+            via_root: found.get(2),
+            tables,
+        }))
     }
 
     /// Creates both publications, in the place of ours: of all changes for tables with a usable replica identity, of
@@ -98,7 +121,7 @@ impl Publication {
             let of = if tables.is_empty() { String::new() } else { format!("FOR TABLE {}", list(&tables)) };
             let _ = write!(
                 sql,
-                "CREATE PUBLICATION {quoted} {of} WITH (publish = '{publish}', publish_via_partition_root = true); \
+                "CREATE PUBLICATION {quoted} {of} WITH (publish = '{publish}', publish_via_partition_root = false); \
                  COMMENT ON PUBLICATION {quoted} IS {}; ",
                 escape_literal(MARK)
             );
@@ -108,7 +131,7 @@ impl Publication {
         client.batch_execute(&sql).await.map_err(CdcError::query(action))
     }
 
-    /// Gives ours the tables that they lack, and moves those that got a key or lost it: at once, so that none of their
+    /// Makes ours tell of partitions, gives them the tables that they lack, and moves those that got a key or lost it: at once, so that none of their
     /// changes falls between the two.
     pub(crate) async fn arrange(
         client: &Client,
@@ -117,6 +140,10 @@ impl Publication {
     ) -> Result<(), CdcError> {
         let (mut drops, mut adds) = (String::new(), String::new());
         for found in ours {
+            if found.via_root {
+                let name = escape_identifier(&found.name);
+                let _ = write!(adds, "ALTER PUBLICATION {name} SET (publish_via_partition_root = false); ");
+            }
             let wanted = |table: &&Definition| found.complete != table.schema.is_history();
             let holds = |table: &&Definition| found.tables.contains_key(&table.schema.id);
             let out: Vec<_> = tables.iter().filter(|table| holds(table) && !wanted(table)).collect();

@@ -20,7 +20,7 @@ use crate::{
     catalog::{Catalog, Definition},
     connection::connect,
     copy::CopyDecoder,
-    fingerprint, slot,
+    fingerprint, leaves, slot,
 };
 
 /// Rows a batch of single keys' rows holds: they come together in the end.
@@ -91,7 +91,7 @@ impl Snapshot {
         let from = if table.schema.counts_rows() {
             format!("({})", fingerprint::equal_rows_together(table))
         } else if table.partitioned {
-            format!("(SELECT {columns} FROM {})", table.sql_name())
+            format!("(SELECT {columns} FROM {})", table.sql_rows())
         } else {
             format!("{} ({columns})", table.sql_name())
         };
@@ -185,12 +185,18 @@ impl Snapshot {
 }
 
 /// Keeps the table from being rewritten or emptied while it is read. A snapshot that is older than a rewrite sees an
-/// empty table: one that came since the catalog was read is an error.
+/// empty table: one that came since the catalog was read is an error. So is another partition, which it would see whole.
 async fn hold_still(client: &Client, table: &Definition) -> Result<(), CdcError> {
     let id = &table.schema.id;
     let failed = || CdcError::query(format!("lock table {id} while it is read"));
     let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", table.sql_source());
     client.batch_execute(&lock).await.map_err(failed())?;
+    if table.partitioned {
+        return match leaves::are_still(client, table.oid).await.map_err(failed())? {
+            true => Ok(()),
+            false => Err(CdcError::Rewritten { table: id.clone() }),
+        };
+    }
     let row = client
         .query_opt("SELECT coalesce(pg_relation_filenode($1::oid), 0)", &[&table.oid])
         .await

@@ -12,7 +12,7 @@ use crate::{
     CdcError, Claim, LetterReader, PostgresStream, SchemaPolicy, SlotState, SlotWal, Snapshot, TableRule,
     assembler::{Assembler, Followed},
     catalog::{Catalog, Definition},
-    connection::{connect, connect_replication, replication_config},
+    connection::{answered, connect, connect_replication, replication_config},
     error::sqlstate,
     name::{inserts_name, slug},
     pattern::Selection,
@@ -115,7 +115,8 @@ impl PostgresSource {
         let mut replication = connect_replication(config.clone()).await?;
         let system = replication.identify_system().await.map_err(CdcError::replication("identify itself"))?;
 
-        let catalog = Arc::new(read_catalog(&client, &options, &user, &slot, &publication).await?);
+        let read = read_catalog(&client, &options, &user, &slot, &publication);
+        let catalog = Arc::new(answered("read its catalog", read).await?);
         let skipped = catalog.skipped.iter().map(|skipped| SkippedTable {
             id: skipped.table.clone(),
             reason: skipped.obstacle.to_string(),
@@ -197,7 +198,7 @@ impl PostgresSource {
     }
 
     pub async fn slot(&self) -> Result<SlotState, CdcError> {
-        slot::state(&self.client, &self.slot).await
+        answered("read its replication slots", slot::state(&self.client, &self.slot)).await
     }
 
     /// What the server keeps for the slot; `None` if there is no slot.
@@ -224,9 +225,8 @@ impl PostgresSource {
 
     /// Tables whose definitions changed since this source was opened, and those that came or went.
     pub async fn changed_tables(&self) -> Result<Vec<TableId>, CdcError> {
-        let now =
-            read_catalog(&self.client, &self.options, &self.user, &self.slot, &self.publication).await?;
-        Ok(now.differing(&self.seen))
+        let read = read_catalog(&self.client, &self.options, &self.user, &self.slot, &self.publication);
+        Ok(answered("read its catalog", read).await?.differing(&self.seen))
     }
 
     /// Captures of a table the columns that it was captured with, whatever others come; `false` if that cannot be.
@@ -242,8 +242,16 @@ impl PostgresSource {
         true
     }
 
-    /// Sees to it that the publications hold the captured tables: creates them if they are missing, or ours whose slot is
-    /// gone; else ours get the tables that they lack.
+    /// Partitioned tables whose changes were published without their partitions until now: of what is in the log
+    /// already, the truncates of partitions are missing.
+    pub fn tables_without_partitions(&self) -> impl Iterator<Item = &TableId> {
+        let partitioned =
+            self.catalog.tables.iter().filter(|table| self.catalog.via_root && table.partitioned);
+        partitioned.map(|table| &table.schema.id)
+    }
+
+    /// Sees to it that the publications hold the captured tables and tell of their partitions: creates them if they are
+    /// missing, or ours whose slot is gone; else ours are altered.
     pub async fn prepare(&self) -> Result<(), CdcError> {
         let tables = &self.catalog.tables;
         if tables.is_empty() {
@@ -317,7 +325,7 @@ impl PostgresSource {
             let durable = *durable.get(&definition.schema.id)?;
             Some(Followed { definition: definition.clone(), durable })
         });
-        let assembler = Assembler::new(followed.collect());
+        let assembler = Assembler::new(followed.collect(), self.catalog.known.clone());
         let max_bytes = self.options.max_chunk_bytes.clamp(1, MAX_CHUNK_BYTES);
         Ok(PostgresStream::new(session, from, assembler, self.options.max_chunk_rows.max(1), max_bytes))
     }
@@ -373,7 +381,7 @@ async fn read_catalog(
             catalog.leave_out_histories(&format!(
                 "publication {theirs} is not one of ours, which take the inserts of such tables alone"
             ));
-            catalog.restrict(&found.tables, publication);
+            catalog.restrict(&found.tables, found.via_root, publication);
         }
         found => {
             let inserts = Publication::find_inserts(client, publication).await?;
@@ -384,6 +392,7 @@ async fn read_catalog(
                      `lakeward ingest` begin anew with both",
                 );
             }
+            catalog.via_root = [&found, &inserts].into_iter().flatten().any(|found| found.via_root);
             let holds = |found: &Option<Publication>, table: &Definition| {
                 found.as_ref().is_some_and(|found| found.tables.contains_key(&table.schema.id))
             };

@@ -87,6 +87,48 @@ async fn an_unfit_publication_is_refused() {
 }
 
 #[tokio::test]
+async fn a_publication_must_tell_of_partitions() {
+    let database = Database::create(
+        "CREATE TABLE t(id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE t_0 PARTITION OF t DEFAULT;
+         CREATE TABLE bare(id int PRIMARY KEY) PARTITION BY RANGE (id);
+         CREATE PUBLICATION rooted FOR TABLE t, bare WITH (publish_via_partition_root = true);
+         CREATE PUBLICATION named FOR TABLE t, bare; CREATE PUBLICATION everything FOR ALL TABLES;
+         CREATE PUBLICATION by_schema FOR TABLES IN SCHEMA public; CREATE PUBLICATION leaf FOR TABLE t_0;",
+    )
+    .await;
+    let found = async |name: &str| {
+        let options =
+            PostgresOptions { publication: Some(name.into()), ..PostgresOptions::new(&database.url) };
+        let source = PostgresSource::open(options).await.expect("a source");
+        (source.tables().len(), source.skipped().first().map(|table| table.reason.clone()))
+    };
+    for name in ["named", "everything", "by_schema"] {
+        assert_eq!(found(name).await, (2, None), "{name}");
+    }
+    assert!(
+        matches!(found("rooted").await, (0, Some(reason)) if reason.contains("via_partition_root = false"))
+    );
+    assert!(matches!(found("leaf").await, (0, Some(reason)) if reason.contains("does not hold it")));
+
+    let database = Database::create(
+        "CREATE TABLE quick(id int PRIMARY KEY) PARTITION BY RANGE (id);
+         CREATE UNLOGGED TABLE quick_0 PARTITION OF quick DEFAULT;
+         CREATE TABLE named(id int PRIMARY KEY, _leaf text) PARTITION BY RANGE (id);
+         CREATE EXTENSION postgres_fdw; CREATE SERVER away FOREIGN DATA WRAPPER postgres_fdw;
+         CREATE TABLE far(id int NOT NULL) PARTITION BY RANGE (id);
+         CREATE FOREIGN TABLE far_0 PARTITION OF far DEFAULT SERVER away;",
+    )
+    .await;
+    let source = database.source().await;
+    for (table, word) in
+        [("quick", "quick_0 is unlogged"), ("named", "a column _leaf"), ("far", "far_0 is a foreign")]
+    {
+        let found = source.skipped().iter().find(|skipped| skipped.id.name == table).expect("it is skipped");
+        assert!(found.reason.contains(word), "{}", found.reason);
+    }
+}
+
+#[tokio::test]
 async fn an_empty_selection_is_an_error() {
     let database = Database::create("CREATE UNLOGGED TABLE quick(id int PRIMARY KEY);").await;
     assert!(matches!(database.source().await.prepare().await, Err(CdcError::NoTables { skipped: 1 })));

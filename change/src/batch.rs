@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, StructArray,
+        Array, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, StructArray,
         TimestampMicrosecondArray,
     },
     compute::{filter, filter_record_batch},
@@ -22,7 +22,8 @@ pub enum Op {
     Insert,
     Update,
     Delete,
-    /// All rows that are older were removed; the row image is empty.
+    /// All rows that are older were removed, or those of one partition: the row image is empty, but for
+    /// [`crate::LEAF`] if there is a partition.
     Truncate,
 }
 
@@ -89,6 +90,12 @@ impl ChangeBatch {
     /// The place of the last change; `None` if there is none.
     pub fn last_position(&self) -> Option<Position> {
         self.num_rows().checked_sub(1).map(|row| self.position(row))
+    }
+
+    /// The one partition that a truncate emptied; `None` if it emptied the table.
+    pub fn truncated_leaf(&self, row: usize) -> Option<&str> {
+        let leaves = self.values.column(self.table.leaf()?).as_string_opt::<i32>()?;
+        leaves.is_valid(row).then(|| leaves.value(row))
     }
 
     /// All changes but those at some places.

@@ -1,6 +1,9 @@
 //! Folding: what remains of a run of changes is the last one of each key.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use arrow::{
     array::{
@@ -80,9 +83,12 @@ pub enum Segment {
     Changes(Vec<ChangeBatch>),
     /// All rows that are older were removed.
     Truncate(Position),
+    /// All rows in these partitions that are older were removed, by truncates of which this is the last one's place.
+    TruncateLeaves(Position, BTreeSet<String>),
 }
 
-/// Splits a run at its truncates. Of several truncates only what follows the last one matters, but all are kept.
+/// Splits a run at its truncates. Before the last truncate of a whole table nothing matters, but all is kept; truncates of
+/// partitions that follow each other are one segment.
 pub fn split_at_truncates(batches: &[ChangeBatch]) -> Vec<Segment> {
     let mut segments = Vec::new();
     let mut changes = Vec::new();
@@ -96,7 +102,17 @@ pub fn split_at_truncates(batches: &[ChangeBatch]) -> Vec<Segment> {
             if !changes.is_empty() {
                 segments.push(Segment::Changes(std::mem::take(&mut changes)));
             }
-            segments.push(Segment::Truncate(batch.position(row)));
+            let position = batch.position(row);
+            match (batch.truncated_leaf(row), segments.last_mut()) {
+                (None, _) => segments.push(Segment::Truncate(position)),
+                (Some(leaf), Some(Segment::TruncateLeaves(last, leaves))) => {
+                    *last = position;
+                    leaves.insert(leaf.to_owned());
+                }
+                (Some(leaf), _) => {
+                    segments.push(Segment::TruncateLeaves(position, BTreeSet::from([leaf.to_owned()])));
+                }
+            }
             start = row + 1;
         }
         if start < batch.num_rows() {

@@ -19,4 +19,4 @@ pub use evolution::{Evolution, evolution};
 pub use fold::{FoldError, Folded, Segment, after, fold, halves, split_at_truncates};
 pub use letter::{CopiedRows, DeadLetter};
 pub use position::{Lsn, Position};
-pub use schema::{Column, ColumnType, Origin, StopCause, StoppedTable, TableId, TableSchema};
+pub use schema::{Column, ColumnType, LEAF, Leaf, Origin, StopCause, StoppedTable, TableId, TableSchema};

@@ -131,6 +131,23 @@ pub struct Origin {
     /// There is no key, but updates and deletes tell the whole row before: equal rows are counted.
     #[serde(default)]
     pub whole_rows: bool,
+    /// The partitions that hold a partitioned table's rows.
+    #[serde(default)]
+    pub leaves: Vec<Leaf>,
+}
+
+/// The column that a partitioned table has besides its own: in which partition the row is.
+pub const LEAF: &str = "_leaf";
+
+/// A partition that holds rows, at any depth below its table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaf {
+    /// As [`Origin::table`].
+    pub table: u32,
+    /// What [`LEAF`] says of its rows: `schema.name`.
+    pub name: String,
+    /// It may have had rows before it became a part of the table.
+    pub filled: bool,
 }
 
 impl TableSchema {
@@ -142,6 +159,11 @@ impl TableSchema {
     /// The Arrow schema of the key's columns alone, in the key's order.
     pub fn key_arrow(&self) -> SchemaRef {
         Arc::new(Schema::new(self.key.iter().map(|&i| self.columns[i].field()).collect::<Vec<_>>()))
+    }
+
+    /// The index of [`LEAF`]; `None` for a table without it.
+    pub fn leaf(&self) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == LEAF)
     }
 
     /// Updates and deletes cannot be known: the table is a history of inserts, without current rows.

@@ -27,6 +27,9 @@ pub enum FeatureError {
     /// The table was copied anew since the store was loaded.
     #[error("table {table} was copied anew (epoch {found}, the store holds {held}); load the store again")]
     NewEpoch { table: ShopTable, held: i64, found: i64 },
+    /// A partition of the table was emptied, and the store does not know which rows were in it.
+    #[error("a partition of table {table} was emptied; load the store again")]
+    PartitionEmptied { table: ShopTable },
     /// Labels would look past what is known.
     #[error(
         "the horizon of {horizon_days} days after a training moment ends after the newest known change; choose earlier moments"
@@ -61,7 +64,7 @@ impl FeatureError {
     /// Whether the same work may succeed when it is tried again later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NewEpoch { .. } => true,
+            Self::NewEpoch { .. } | Self::PartitionEmptied { .. } => true,
             Self::Lake(error) => error.is_retryable(),
             _ => false,
         }

@@ -208,23 +208,32 @@ impl CapturedTable {
 
     async fn merge(&mut self, batches: &[ChangeBatch], end: Position) -> Result<(), LakeError> {
         let mut segments = split_at_truncates(&after(batches, self.silver.position()?));
-        // What lies before the last truncate leaves nothing behind.
+        // What lies before the last truncate of the whole table leaves nothing behind.
         if let Some(last) = segments.iter().rposition(|segment| matches!(segment, Segment::Truncate(_))) {
             segments.drain(..last);
         }
         let last = segments.len().saturating_sub(1);
         for (index, segment) in segments.iter().enumerate() {
+            let at = |position| if index == last { end } else { position };
             match segment {
                 Segment::Truncate(position) => {
-                    let at = if index == last { end } else { *position };
-                    self.silver
-                        .commit(&self.source, &Work::Replace { files: Vec::new(), definition: None }, at)
-                        .await?;
+                    let work = Work::Replace { files: Vec::new(), definition: None };
+                    self.silver.commit(&self.source, &work, at(*position)).await?;
                 }
-                Segment::Changes(changes) if self.schema.counts_rows() => {
-                    self.merge_counts(changes, end).await?;
+                Segment::TruncateLeaves(position, leaves) => {
+                    let session = self.lake.session();
+                    let work = Work::RemoveLeaves { leaves, session: &session };
+                    self.silver.commit(&self.source, &work, at(*position)).await?;
                 }
-                Segment::Changes(changes) => self.merge_changes(changes, end).await?,
+                Segment::Changes(changes) => {
+                    let position = changes.last().and_then(ChangeBatch::last_position);
+                    let at = position.map_or(end, at);
+                    if self.schema.counts_rows() {
+                        self.merge_counts(changes, at).await?;
+                    } else {
+                        self.merge_changes(changes, at).await?;
+                    }
+                }
             }
         }
         Ok(())
@@ -241,7 +250,8 @@ impl CapturedTable {
         self.silver.commit(&self.source, &work, end).await
     }
 
-    /// Merges a run without truncates, in parts where too many stored rows would have to be read at once.
+    /// Merges a run without truncates, in parts where too many stored rows would have to be read at once. Afterwards the
+    /// table is durable up to `end`.
     async fn merge_changes(&mut self, changes: &[ChangeBatch], end: Position) -> Result<(), LakeError> {
         let session = self.lake.session();
         let mut runs = vec![changes.to_vec()];

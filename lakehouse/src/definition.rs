@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lakeward_change::{Evolution, TableSchema, evolution};
+use lakeward_change::{Evolution, LEAF, TableSchema, evolution};
 
 use crate::{
     CapturedTable, Lake, LakeError, bronze,
@@ -32,13 +32,13 @@ impl CapturedTable {
         &self.evolution
     }
 
-    /// Adds the columns that came, null in all rows so far. For another [`Evolution`] than `Extended` there is
-    /// nothing to do here: a copy gives the table its new definition.
+    /// Takes in the columns that came, null in all rows so far, and the partitions that came without rows. For another
+    /// [`Evolution`] than `Extended` or `Grown` there is nothing to do here: a copy gives the table its new definition.
     ///
     /// # Errors
     /// If the store fails, or another writer has committed.
     pub async fn extend(&mut self) -> Result<(), LakeError> {
-        if self.evolution != Evolution::Extended {
+        if !matches!(self.evolution, Evolution::Extended | Evolution::Grown) {
             return Ok(());
         }
         self.stale = true;
@@ -90,10 +90,11 @@ impl CapturedTable {
     }
 }
 
-/// Names of the key's columns and the added ones.
+/// Names of the key's columns, of that of the partition, and the added ones.
 fn statistics(table: &TableSchema, added: &[&str]) -> Vec<String> {
     let key = table.key_names().filter(|_| table.has_key());
-    key.chain(added.iter().copied()).map(str::to_owned).collect()
+    let leaf = table.leaf().map(|_| LEAF);
+    key.chain(leaf).chain(added.iter().copied()).map(str::to_owned).collect()
 }
 
 /// How the definition relates to those that the halves have; the greater change of the two. Silver of what is now a
@@ -102,11 +103,7 @@ pub(crate) fn since(halves: [&Half; 2], now: &TableSchema) -> Result<Evolution, 
     let mut greatest = Evolution::Same;
     for half in halves.into_iter().take(if now.is_history() { 1 } else { 2 }) {
         let Some(stored) = half.table.captured_schema()? else { continue };
-        match evolution(&stored, now) {
-            Evolution::Same => {}
-            Evolution::Extended if greatest != Evolution::Same => {}
-            change => greatest = change,
-        }
+        greatest = greatest.max(evolution(&stored, now));
     }
     Ok(greatest)
 }

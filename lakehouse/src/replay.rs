@@ -24,12 +24,16 @@ impl CapturedTable {
     /// replayed before; what has been flushed so far must have been all that is at hand.
     ///
     /// # Errors
-    /// If the change is of a later epoch than the table, or the store fails. It may be replayed again.
+    /// [`LakeError::NoKey`] without a key: put in twice, it would count twice. Also if the change is of a later epoch than
+    /// the table, or the store fails. It may be replayed again.
     pub async fn replay(
         &mut self,
         change: &ChangeBatch,
         applied: &[ChangeBatch],
     ) -> Result<Replayed, LakeError> {
+        if !self.schema.has_key() {
+            return Err(LakeError::NoKey { table: self.schema.id.to_string() });
+        }
         self.refresh_if_stale().await?;
         let durable = self.silver.position()?;
         let Some(at) = change.last_position() else { return Ok(Replayed::Superseded) };

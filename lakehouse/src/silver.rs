@@ -1,6 +1,6 @@
 //! Silver: the current rows of a source table.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, Int64Array, RecordBatch},
@@ -10,14 +10,16 @@ use arrow::{
 use deltalake::{
     datafusion::{
         common::{Column, TableReference},
+        execution::SessionStateBuilder,
         logical_expr::{Expr, JoinType, lit},
         prelude::SessionContext,
     },
+    delta_datafusion::planner::DeltaPlanner,
     kernel::transaction::CommitProperties,
     operations::merge::MergeBuilder,
     table::state::DeltaTableState,
 };
-use lakeward_change::{ColumnType, Counted, Folded, Position, TableSchema};
+use lakeward_change::{ColumnType, Counted, Folded, LEAF, Position, TableSchema};
 
 use crate::{
     LakeError,
@@ -255,6 +257,33 @@ fn newer() -> Expr {
 
 fn all(terms: impl Iterator<Item = Expr>) -> Expr {
     terms.reduce(Expr::and).unwrap_or_else(|| lit(true))
+}
+
+/// Removes the rows of some partitions from the loaded state; `None` if there are none, and then nothing was committed.
+pub(crate) async fn remove_leaves(
+    table: &Table,
+    leaves: &BTreeSet<String>,
+    session: &SessionContext,
+    properties: CommitProperties,
+) -> Result<Option<DeltaTableState>, LakeError> {
+    let names = leaves.iter().map(|leaf| lit(leaf.as_str())).collect();
+    let before = table.version();
+    // A delete has steps in its plan that only the library's planner knows.
+    let state = SessionStateBuilder::new_from_existing(session.state())
+        .with_query_planner(DeltaPlanner::new())
+        .build();
+    let (left, metrics) = table
+        .delta()?
+        .delete()
+        .with_predicate(Expr::Column(Column::new_unqualified(LEAF)).in_list(names, false))
+        .with_session_state(Arc::new(state))
+        .with_writer_properties(writer_properties())
+        .with_commit_properties(properties)
+        .await
+        .map_err(LakeError::delta(&table.path, "emptied by partitions"))?;
+    tracing::debug!(table = table.path, ?metrics, "partitions emptied");
+    let changed = left.version().and_then(|version| i64::try_from(version).ok()) != before;
+    Ok(left.state.filter(|_| changed))
 }
 
 /// The stored rows that hold values which a run of changes kept: the key's columns and the unresolved ones.

@@ -293,6 +293,19 @@ impl Lake {
         Ok(newest)
     }
 
+    /// All watermarks of a source that are kept, the oldest first: each can be read.
+    ///
+    /// # Errors
+    /// If the store fails or a row is damaged.
+    pub async fn watermarks(&self, source: &str) -> Result<Vec<Watermark>, LakeError> {
+        let table = Table::open(self, &path()).await?;
+        if table.state.is_none() {
+            return Ok(Vec::new());
+        }
+        let rows = self.watermark_rows(&table, source).await?;
+        rows.column(5).as_string::<i32>().iter().map(|text| parsed(text.unwrap_or_default())).collect()
+    }
+
     async fn watermark(&self, table: &Table, source: &str, sequence: i64) -> Result<Watermark, LakeError> {
         let failed = || LakeError::query(&table.path, "read");
         let session = self.session();

@@ -11,7 +11,9 @@ use arrow::{
     error::ArrowError,
 };
 use futures::{Stream, stream};
-use lakeward_change::{ChangeBatch, Column, ColumnType, DeadLetter, Lsn, Op, Position, TableId, TableSchema};
+use lakeward_change::{
+    ChangeBatch, Column, ColumnType, DeadLetter, LEAF, Lsn, Op, Position, TableId, TableSchema,
+};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, SourceRef, Watermark};
 
 pub const EPOCH: i64 = 1;
@@ -47,6 +49,13 @@ struct Logged {
     kept_notes: bool,
     /// No decoder can read it; it touches no row that the others know.
     dead: bool,
+    /// The partition that was emptied.
+    leaf: Option<String>,
+}
+
+/// The partition that a row is in.
+fn leaf_of(id: i64) -> String {
+    format!("public.products_{}", id.rem_euclid(2))
 }
 
 impl Logged {
@@ -55,7 +64,9 @@ impl Logged {
             return;
         }
         match (self.op, self.id) {
-            (Op::Truncate, _) => rows.clear(),
+            (Op::Truncate, _) => {
+                rows.retain(|id, _| self.leaf.as_ref().is_some_and(|leaf| *leaf != leaf_of(*id)));
+            }
             (Op::Delete, Some(id)) => drop(rows.remove(&id)),
             (_, Some(id)) => {
                 let before = rows.remove(&self.old_id.unwrap_or(id));
@@ -124,7 +135,17 @@ impl Source {
             self.lsn += 1;
         }
         let position = Position { epoch: self.epoch, commit: self.commit, order: self.order };
-        self.log.push(Logged { position, lsn: self.lsn, op, id, old_id, row, kept_notes, dead: false });
+        self.log.push(Logged {
+            position,
+            lsn: self.lsn,
+            op,
+            id,
+            old_id,
+            row,
+            kept_notes,
+            leaf: None,
+            dead: false,
+        });
     }
 
     /// What is logged within is one record of the log.
@@ -177,6 +198,15 @@ impl Source {
     pub fn truncate(&mut self) {
         self.rows.clear();
         self.log(Op::Truncate, None, None, Row::default(), false);
+    }
+
+    /// Empties the partition that this row would be in.
+    pub fn truncate_leaf(&mut self, id: i64) {
+        self.log(Op::Truncate, None, None, Row::default(), false);
+        if let Some(change) = self.log.last_mut() {
+            change.leaf = Some(leaf_of(id));
+            change.apply(&mut self.rows);
+        }
     }
 
     /// A change that cannot be read.
@@ -259,6 +289,7 @@ impl Source {
                 old_id: None,
                 row: row.clone(),
                 kept_notes: false,
+                leaf: None,
                 dead: false,
             })
             .collect();
@@ -277,6 +308,7 @@ pub fn table() -> Arc<TableSchema> {
             column("Notes", ColumnType::Text),
             column("price", ColumnType::Numeric { precision: 12, scale: 2 }),
             column("at", ColumnType::Timestamp { zoned: true }),
+            column(LEAF, ColumnType::Text),
         ],
         key: vec![0],
         origin: Default::default(),
@@ -285,6 +317,11 @@ pub fn table() -> Arc<TableSchema> {
 
 fn batch(log: &[Logged]) -> ChangeBatch {
     let table = table();
+    let leaf = |l: &Logged| match l.op {
+        Op::Truncate => l.leaf.clone(),
+        Op::Delete => None,
+        _ => l.id.map(leaf_of),
+    };
     let number = |pick: fn(&Logged) -> i64| log.iter().map(|l| Some(pick(l))).collect::<Int64Array>();
     let times = |times: Vec<Option<i64>>| TimestampMicrosecondArray::from(times).with_timezone("UTC");
     let prices: Decimal128Array = log.iter().map(|l| l.row.price).collect();
@@ -293,6 +330,7 @@ fn batch(log: &[Logged]) -> ChangeBatch {
         Arc::new(log.iter().map(|l| l.row.notes.clone()).collect::<StringArray>()),
         Arc::new(prices.with_precision_and_scale(12, 2).unwrap()),
         Arc::new(times(log.iter().map(|l| l.row.at).collect())),
+        Arc::new(log.iter().map(leaf).collect::<StringArray>()),
     ];
     let old_keys = log.iter().any(|l| l.old_id.is_some()).then(|| {
         let ids: Int64Array = log.iter().map(|l| l.old_id).collect();
@@ -310,7 +348,7 @@ fn batch(log: &[Logged]) -> ChangeBatch {
         committed_at: times(log.iter().map(|l| Some(TAKEN_AT + l.position.commit)).collect()),
         values: RecordBatch::try_new(table.arrow(), values).unwrap(),
         old_keys,
-        unavailable: vec![None, (kept.true_count() > 0).then_some(kept), None, None],
+        unavailable: vec![None, (kept.true_count() > 0).then_some(kept), None, None, None],
         table,
     }
 }
@@ -354,7 +392,9 @@ pub async fn silver(lake: &Lake, table: &CapturedTable, version: Option<i64>) ->
         let notes = batch.column(1).as_string::<i32>();
         let prices = batch.column(2).as_primitive::<Decimal128Type>();
         let times = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+        let leaves = batch.column(4).as_string::<i32>();
         for i in 0..batch.num_rows() {
+            assert_eq!(leaves.value(i), leaf_of(ids.value(i)));
             let row = Row {
                 notes: notes.is_valid(i).then(|| notes.value(i).to_owned()),
                 price: prices.is_valid(i).then(|| prices.value(i)),
@@ -371,7 +411,7 @@ pub async fn folded(lake: &Lake, table: &CapturedTable) -> (Rows, Position) {
     let epoch = table.epoch().unwrap();
     let sql = format!(
         r#"SELECT id, "Notes", price, at, _op, _epoch, _commit, _order, _old_key['id'] AS old_id,
-        _unavailable IS NOT NULL AS kept FROM t WHERE _epoch = {epoch}
+        _unavailable IS NOT NULL AS kept, _leaf FROM t WHERE _epoch = {epoch}
         ORDER BY _commit, _order"#
     );
     let (mut rows, mut last) = (Rows::new(), Position::default());
@@ -383,6 +423,7 @@ pub async fn folded(lake: &Lake, table: &CapturedTable) -> (Rows, Position) {
         let notes = batch.column(1).as_string::<i32>();
         let prices = batch.column(2).as_primitive::<Decimal128Type>();
         let times = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+        let leaves = batch.column(10).as_string::<i32>();
         for i in 0..batch.num_rows() {
             let position = Position { epoch, commit: number(6, i).unwrap(), order: number(7, i).unwrap() };
             // Copied rows lie before all others, the last one first.
@@ -400,6 +441,7 @@ pub async fn folded(lake: &Lake, table: &CapturedTable) -> (Rows, Position) {
                     at: times.is_valid(i).then(|| times.value(i)),
                 },
                 kept_notes: batch.column(9).as_boolean().value(i),
+                leaf: leaves.is_valid(i).then(|| leaves.value(i).to_owned()),
                 dead: false,
             };
             change.apply(&mut rows);

@@ -126,6 +126,7 @@ fn action(random: &mut StdRng) -> Action {
         12..15 => Action::Delete(id),
         15 => Action::Truncate,
         16 => Action::Replace(id),
+        17 => Action::TruncateLeaf(id),
         _ => Action::Commit,
     }
 }

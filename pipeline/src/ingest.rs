@@ -167,7 +167,13 @@ impl Pipeline {
             flushed: source.flush_lsn().await?,
         };
         match decide(newest.as_ref(), &slot, &origin) {
-            Start::Resume => source.prepare().await?,
+            Start::Resume => {
+                for table in source.tables_without_partitions() {
+                    let reason = "its changes did not say in which partition they were".to_owned();
+                    self.copies.want(table.clone(), reason, None);
+                }
+                source.prepare().await?;
+            }
             Start::Anew { lost } => {
                 if let Some(reason) = lost {
                     (self.observer)(Event::Lost { reason });

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::{PipelineError, copy::reference};
 
-/// How long the control database may take to take the lease back.
+/// How long the control database may take to renew the lease, or to take it back.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Ownership of one source, from the first attempt to the last: nobody else may slip in between two.
@@ -37,7 +37,8 @@ impl Owner {
         control: &Control,
     ) -> Result<i64, PipelineError> {
         if let Some((name, term)) = &self.lease
-            && let Err(lost @ Error::LeaseLost { .. }) = control.renew_lease(name, *term).await
+            && let Ok(Err(lost @ Error::LeaseLost { .. })) =
+                timeout(PATIENCE, control.renew_lease(name, *term)).await
         {
             return Err(lost.into());
         }

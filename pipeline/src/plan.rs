@@ -95,7 +95,11 @@ impl Pipeline {
             return Ok(None);
         }
         let narrowed = copying.open_tables(source, Some(&BTreeSet::from([table.id().clone()]))).await?.pop();
-        Ok(narrowed.filter(|table| *table.evolution() == Evolution::Same))
+        let Some(mut narrowed) = narrowed.filter(|table| *table.evolution() <= Evolution::Grown) else {
+            return Ok(None);
+        };
+        narrowed.extend().await?;
+        Ok(Some(narrowed))
     }
 
     /// Stops the tables of the watermark that cannot be captured any more; those that are gone just leave it.

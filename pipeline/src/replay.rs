@@ -85,11 +85,17 @@ impl Replay {
             let older = table.durable().is_some_and(|durable| stored.letter.position.epoch < durable.epoch);
             let outcome = match change {
                 _ if older => Replayed::Superseded,
-                Ok(change) => {
-                    let outcome = table.replay(&change, &applied).await?;
-                    applied.extend((outcome == Replayed::Applied).then_some(change));
-                    outcome
-                }
+                Ok(change) => match table.replay(&change, &applied).await {
+                    Ok(outcome) => {
+                        applied.extend((outcome == Replayed::Applied).then_some(change));
+                        outcome
+                    }
+                    Err(error @ LakeError::NoKey { .. }) => {
+                        outcomes.refused.insert(stored.id, error.to_string());
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                },
                 Err(error) => {
                     outcomes.refused.insert(stored.id, chain(&error));
                     continue;

@@ -126,7 +126,10 @@ impl Requests {
             }
             Ok(Err(lakeward_postgres::Error::CutNotIn { .. })) => None,
             Ok(Err(error)) => Some(chain(&error)),
-            Err(_) => Some("no answer".to_owned()),
+            Err(_) => {
+                self.control.hang_up().await;
+                Some("no answer".to_owned())
+            }
         };
         if let Some(reason) = failure {
             tracing::warn!("the control database cannot be read: {reason}; capture goes on without it");

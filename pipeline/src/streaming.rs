@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use arrow::array::Array;
 use futures::future::{BoxFuture, OptionFuture};
-use lakeward_cdc::{Boundary, ChangeStream, Chunk, PostgresSource, PostgresStream, SchemaPolicy};
+use lakeward_cdc::{
+    Boundary, CdcError, ChangeStream, Chunk, PostgresSource, PostgresStream, SchemaPolicy, SlotState,
+};
 use lakeward_change::{ChangeBatch, DeadLetter, Lsn, StopCause, StoppedTable, TableId};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Watermark, WatermarkTable};
 use lakeward_postgres::{Control, TableRequest};
@@ -208,7 +210,8 @@ impl Streaming {
                 self.begin_cut(reason, copies).await?;
             }
             let full = self.budget.is_full();
-            let reading = !full && !self.requests.hold_reading(self.open) && !shutdown.is_cancelled();
+            let reading =
+                !full && !self.again && !self.requests.hold_reading(self.open) && !shutdown.is_cancelled();
             let cut = self.cut.as_mut();
             tokio::select! {
                 biased;
@@ -233,7 +236,12 @@ impl Streaming {
                 () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
                 _ = tick.tick() => self.look_around(copies).await?,
                 () = self.budget.has_room(), if full => {}
-                chunk = next_chunk(&mut self.stream, reading) => self.route(chunk?, subscribers, copies).await?,
+                chunk = next_chunk(&mut self.stream, reading) => match chunk {
+                    Ok(chunk) => self.route(chunk, subscribers, copies).await?,
+                    // The catalog knows by now what it is.
+                    Err(PipelineError::Source(CdcError::NewRelation { .. })) => self.again = true,
+                    Err(error) => return Err(error),
+                },
             }
             if !full && self.budget.is_full() {
                 self.tell_lanes(|| Message::Flush).await?;
@@ -366,6 +374,10 @@ impl Streaming {
     /// Whatever came, went or changed in the source's catalog is seen to by a new beginning.
     async fn look_at_definitions(&mut self, copies: &Copies) -> Result<(), PipelineError> {
         self.looked_at = Instant::now();
+        if !matches!(self.source.slot().await?, SlotState::Present { active_pid: Some(_), .. }) {
+            // The server has ended the session, and the news did not get through.
+            return Err(CdcError::Ended.into());
+        }
         let changed = self.source.changed_tables().await?;
         self.again |= changed.iter().any(|table| !copies.copies(table));
         Ok(())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use chrono::{DateTime, SecondsFormat, Utc};
 use lakeward_change::TableId;
 use lakeward_lakehouse::{Watermark, WatermarkTable};
 use lakeward_pipeline::{Chore, Maintained, maintain};
@@ -38,12 +39,15 @@ pub enum Arguments {
         /// The table's name: schema.table
         name: String,
     },
-    /// One table's columns
+    /// One table's columns, and its versions at past watermarks: read at those of one watermark, tables fit together
     Describe {
         #[command(flatten)]
         place: LakePlace,
         /// The table's name: schema.table
         name: String,
+        /// So many of the newest watermarks; --json gives all that are kept
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        versions: usize,
     },
     /// Puts a table's small files together, in bronze and silver
     Optimize(Maintain),
@@ -61,6 +65,18 @@ pub struct Maintain {
     /// Seconds that a running ingester may take
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     wait: u64,
+}
+
+/// The table in one watermark.
+#[derive(Serialize)]
+struct Version {
+    /// Everything that committed before is in these versions.
+    lsn: String,
+    /// The newest commit in it.
+    committed_at: Option<DateTime<Utc>>,
+    epoch: i64,
+    silver_version: i64,
+    bronze_version: i64,
 }
 
 #[derive(Serialize)]
@@ -131,45 +147,76 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                 None => println!("No ingester is running: the next `lakeward ingest` copies {name} anew"),
             }
         }
-        Arguments::Describe { place, name } => {
+        Arguments::Describe { place, name, versions } => {
             place.apply(&mut config);
-            let lake = lake(&config)?;
-            let watermark = newest_watermark(&config, &lake).await?;
-            let (id, entry) =
-                watermark.tables.iter().find(|(id, _)| id.to_string() == name).with_context(|| {
-                    format!("{name} is not captured; `lakeward table list` shows what is")
-                })?;
-            let (path, version) = if entry.is_history() {
-                (&entry.bronze_path, entry.bronze_version)
-            } else {
-                (&entry.silver_path, entry.silver_version)
-            };
-            let provider = lake.read(path, Some(version)).await?;
-            let schema = provider.schema();
-            if json {
-                let columns: Vec<_> = schema
-                    .fields()
-                    .iter()
-                    .map(|field| serde_json::json!({ "name": field.name(), "type": field.data_type().to_string() }))
-                    .collect();
-                println!(
-                    "{}",
-                    serde_json::json!({ "table": listed(&watermark, id.to_string(), entry), "columns": columns })
-                );
-            } else {
-                println!("{id}  key ({})  {path}", entry.key.join(", "));
-                if entry.is_history() {
-                    println!("{BRONZE_ONLY}");
-                }
-                let rows =
-                    schema.fields().iter().map(|field| [field.name().clone(), field.data_type().to_string()]);
-                println!("{}", table(["column", "type"], rows));
-            }
+            describe(&config, &name, versions, json).await?;
         }
         Arguments::Optimize(asked) => maintained(asked, Chore::Optimize, config, json).await?,
         Arguments::Vacuum(asked) => maintained(asked, Chore::Vacuum, config, json).await?,
     }
     Ok(Outcome::Done)
+}
+
+async fn describe(config: &Config, name: &str, newest: usize, json: bool) -> Result<()> {
+    let lake = lake(config)?;
+    let watermark = newest_watermark(config, &lake).await?;
+    let (id, entry) = watermark
+        .tables
+        .iter()
+        .find(|(id, _)| id.to_string() == name)
+        .with_context(|| format!("{name} is not captured; `lakeward table list` shows what is"))?;
+    let (path, version) = if entry.is_history() {
+        (&entry.bronze_path, entry.bronze_version)
+    } else {
+        (&entry.silver_path, entry.silver_version)
+    };
+    let provider = lake.read(path, Some(version)).await?;
+    let schema = provider.schema();
+    let versions = versions(&lake.watermarks(&watermark.source).await?, id);
+    if json {
+        let columns: Vec<_> = schema
+            .fields()
+            .iter()
+            .map(|field| serde_json::json!({ "name": field.name(), "type": field.data_type().to_string() }))
+            .collect();
+        let table = listed(&watermark, id.to_string(), entry);
+        println!("{}", serde_json::json!({ "table": table, "columns": columns, "versions": versions }));
+        return Ok(());
+    }
+    println!("{id}  key ({})  {path}", entry.key.join(", "));
+    if entry.is_history() {
+        println!("{BRONZE_ONLY}");
+    }
+    let rows = schema.fields().iter().map(|field| [field.name().clone(), field.data_type().to_string()]);
+    println!("{}", table(["column", "type"], rows));
+    let rows = versions.iter().take(newest).map(|version| {
+        [
+            version.lsn.clone(),
+            version
+                .committed_at
+                .map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true))
+                .unwrap_or_default(),
+            if entry.is_history() { String::new() } else { version.silver_version.to_string() },
+            version.bronze_version.to_string(),
+        ]
+    });
+    println!("{}", table(["everything before", "newest commit", "silver", "bronze"], rows));
+    Ok(())
+}
+
+/// A table's versions at the watermarks that have it, newest first.
+fn versions(watermarks: &[Watermark], id: &TableId) -> Vec<Version> {
+    let version = |watermark: &Watermark| {
+        let entry = watermark.tables.get(id)?;
+        Some(Version {
+            lsn: watermark.lsn.to_string(),
+            committed_at: watermark.stream_time.and_then(DateTime::from_timestamp_micros),
+            epoch: entry.epoch,
+            silver_version: entry.silver_version,
+            bronze_version: entry.bronze_version,
+        })
+    };
+    watermarks.iter().rev().filter_map(version).collect()
 }
 
 /// Asks the ingester for a new copy and waits for its end; `None` if no ingester is there.

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use arrow::array::{Array, AsArray};
-use lakeward_change::{Column, ColumnType, TableSchema};
+use lakeward_change::{Column, ColumnType, LEAF, Leaf, TableSchema};
 use proptest::prelude::*;
 
 use super::*;
@@ -14,6 +14,7 @@ use crate::{
 
 const CAPTURED: u32 = 11;
 const OTHER: u32 = 12;
+const PART: u32 = 13;
 
 /// `s.t(id text primary key, a text, b text)`.
 fn definition() -> Definition {
@@ -44,6 +45,25 @@ fn followed(commit: i64, order: i64) -> Followed {
     Followed { definition: definition(), durable: Position { epoch: 3, commit, order } }
 }
 
+/// The catalog was read before transaction 100 began.
+fn known() -> Known {
+    Known::new([OTHER].into(), "90:100:").expect("a snapshot")
+}
+
+/// The same table by partitions, one of them [`PART`].
+fn parted() -> Followed {
+    let mut followed = followed(0, 0);
+    let definition = &mut followed.definition;
+    let mut schema = TableSchema::clone(&definition.schema);
+    schema.columns.push(Column { name: LEAF.into(), ..schema.columns[0].clone() });
+    schema.origin.leaves = vec![Leaf { table: PART, name: "s.part".into(), filled: false }];
+    definition.types.push((25, -1));
+    definition.base_types.push(25);
+    definition.schema = schema.into();
+    definition.partitioned = true;
+    followed
+}
+
 fn described(id: u32, name: &str) -> Relation {
     let column =
         |name: &str| RelationColumn { key: name == "id", name: name.into(), type_oid: 25, type_modifier: -1 };
@@ -60,7 +80,7 @@ struct Feed(Assembler);
 
 impl Feed {
     fn new() -> Self {
-        let mut feed = Self(Assembler::new(vec![followed(0, 0)]));
+        let mut feed = Self(Assembler::new(vec![followed(0, 0)], known()));
         feed.send(&wire::relation(&described(CAPTURED, "t"))).expect("known");
         feed.send(&wire::relation(&described(OTHER, "other"))).expect("ignored");
         feed
@@ -253,7 +273,7 @@ fn a_changed_definition_is_named() {
 
 #[test]
 fn what_is_durable_is_passed_over_whatever_its_definition_was() {
-    let mut feed = Feed(Assembler::new(vec![followed(9, 2)]));
+    let mut feed = Feed(Assembler::new(vec![followed(9, 2)], known()));
     let mut older = described(CAPTURED, "t");
     older.columns[1].type_oid = 23;
     feed.send(&wire::relation(&older)).expect("valid");
@@ -282,13 +302,51 @@ fn rows_from_before_a_column_have_null_there_and_columns_go_by_name() {
 }
 
 #[test]
+fn partitions_are_one_table_that_knows_them() {
+    let mut feed = Feed(Assembler::new(vec![parted()], known()));
+    let mut part = described(PART, "part");
+    part.columns.reverse();
+    feed.send(&wire::relation(&part)).expect("known");
+    feed.send(&wire::relation(&described(OTHER, "other"))).expect("ignored");
+    feed.send(&wire::begin(Lsn(9), 0, 5)).expect("valid");
+    let row = [Some(Some("y")), Some(Some("x")), Some(Some("1"))];
+    feed.send(&wire::insert(PART, &row)).expect("valid");
+    feed.send(&wire::update(PART, None, &[Some(Some("z")), None, Some(Some("1"))])).expect("valid");
+    feed.send(&wire::delete(PART, b'K', &[Some(None), Some(None), Some(Some("1"))])).expect("valid");
+    feed.send(&wire::truncate(&[OTHER, PART])).expect("valid");
+    let seen: Vec<_> = feed.rows().into_iter().map(|row| (row.op, row.order, row.values)).collect();
+    let values = |values: [&str; 4]| values.map(|v| (!v.is_empty()).then(|| v.to_owned())).to_vec();
+    let expected = [
+        (Op::Insert, 1, values(["1", "x", "y", "s.part"])),
+        (Op::Update, 2, values(["1", "", "z", "s.part"])),
+        (Op::Delete, 3, values(["1", "", "", ""])),
+        (Op::Truncate, 5, values(["", "", "", "s.part"])),
+    ];
+    assert_eq!(seen, expected);
+    // Under the table's own name nothing says which partition it is.
+    feed.send(&wire::relation(&described(CAPTURED, "t"))).expect("valid");
+    feed.send(&wire::insert(CAPTURED, &[Some(Some("2")), Some(None), Some(None)])).expect("valid");
+    assert!(feed.0.take_stopped()[0].reason.ends_with("did not tell of its partitions"));
+}
+
+#[test]
+fn a_relation_that_came_after_the_catalog_ends_the_stream() {
+    for (xid, came_later) in [(99, false), (100, true)] {
+        let mut feed = Feed::new();
+        feed.send(&wire::begin(Lsn(9), 0, xid)).expect("valid");
+        let told = feed.send(&wire::relation(&described(77, "t_later")));
+        assert_eq!(matches!(told, Err(CdcError::NewRelation { .. })), came_later);
+    }
+}
+
+#[test]
 fn without_a_key_the_whole_row_before_is_kept() {
     let mut definition = definition();
     let mut schema = (*definition.schema).clone();
     (schema.key, schema.origin.whole_rows) = (vec![0, 1, 2], true);
     (definition.schema, definition.identity) = (schema.into(), b'f');
     let durable = Position { epoch: 3, commit: 0, order: 0 };
-    let mut feed = Feed(Assembler::new(vec![Followed { definition, durable }]));
+    let mut feed = Feed(Assembler::new(vec![Followed { definition, durable }], known()));
     let mut relation = described(CAPTURED, "t");
     relation.identity = b'f';
     relation.columns.iter_mut().for_each(|column| column.key = true);

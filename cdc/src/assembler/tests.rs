@@ -14,7 +14,7 @@ const CAPTURED: u32 = 11;
 const OTHER: u32 = 12;
 
 /// `s.t(id text primary key, a text, b text)`.
-fn definition() -> Definition {
+pub(super) fn definition() -> Definition {
     let column =
         |name: &str| Column { name: name.into(), column_type: ColumnType::Text, source_type: "text".into() };
     Definition {

@@ -40,7 +40,9 @@ check: ready tools ## Formatting, lints, documentation, dependencies
 .PHONY: bench
 bench: ready data python ## The measurements that the documents quote, on a quiet machine
 	bench/demo
-	.data/venv/bin/python bench/capture.py
+	.data/venv/bin/python bench/shop.py
+	.data/venv/bin/python bench/capture/run.py
+	.data/venv/bin/python bench/freshness.py
 	.data/venv/bin/python bench/reconcile.py
 	.data/venv/bin/python bench/serve.py
 

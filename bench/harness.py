@@ -1,6 +1,7 @@
 """What the measurements share: a private Postgres, the built program, the machine, results as JSON."""
 
 import contextlib
+import http.client
 import json
 import os
 import pathlib
@@ -73,6 +74,24 @@ def run(*command):
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
         "peak_mib": round(usage.ru_maxrss / 1024),
     }
+
+
+def per_second(run, rows):
+    """Of a run's measurements, those worth keeping, with its rows a second and a CPU second."""
+    return {**{key: run[key] for key in ("seconds", "cpu_seconds", "peak_mib")}, "rows": rows,
+            "rows_per_second": round(rows / run["seconds"]), "rows_per_cpu_second": round(rows / run["cpu_seconds"])}
+
+
+def wait_answering(port, path):
+    """Until the path is answered with 200; a minute at most."""
+    for _ in range(600):
+        with contextlib.suppress(OSError):
+            connection = http.client.HTTPConnection("127.0.0.1", port)
+            connection.request("GET", path)
+            if connection.getresponse().status == 200:
+                return
+        time.sleep(0.1)
+    raise SystemExit(f"nothing answers at {path}")
 
 
 def machine():

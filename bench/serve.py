@@ -60,15 +60,7 @@ with harness.place() as (lakeward, url, folder):
         [lakeward, "serve", "--stream-time", "--lake", lake, "--address", f"127.0.0.1:{port}"], stdout=subprocess.DEVNULL
     )
     try:
-        for _ in range(600):
-            try:
-                connection = http.client.HTTPConnection("127.0.0.1", port)
-                connection.request("GET", "/readyz")
-                if connection.getresponse().status == 200:
-                    break
-            except OSError:
-                pass
-            time.sleep(0.1)
+        harness.wait_answering(port, "/readyz")
         recommendations = "/api/v1/customers/{customer}/recommendations?k=10"
         results = {"train_recommender": {key: trained[key] for key in ("seconds", "cpu_seconds", "peak_mib")}}
         for name, path in [

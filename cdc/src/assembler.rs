@@ -504,4 +504,6 @@ fn places(table: &Definition, relation: &Relation) -> Result<Vec<Option<usize>>,
 }
 
 #[cfg(test)]
+mod speed;
+#[cfg(test)]
 mod tests;

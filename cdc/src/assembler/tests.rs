@@ -17,7 +17,7 @@ const OTHER: u32 = 12;
 const PART: u32 = 13;
 
 /// `s.t(id text primary key, a text, b text)`.
-fn definition() -> Definition {
+pub(super) fn definition() -> Definition {
     let column =
         |name: &str| Column { name: name.into(), column_type: ColumnType::Text, source_type: "text".into() };
     Definition {

@@ -113,7 +113,7 @@ fn decoding() {
     let definition = Definition { schema: schema.into(), types, base_types, ..plain };
     let messages = messages(&definition);
     let durable = Position { epoch: 1, commit: 0, order: 0 };
-    let mut assembler = Assembler::new(vec![Followed { definition, durable }]);
+    let mut assembler = Assembler::new(vec![Followed { definition, durable }], tests::known());
     let (mut rows, began, before) = (0, Instant::now(), ALLOCATIONS.load(Ordering::Relaxed));
     let mut chunk = |assembler: &mut Assembler| {
         let (batches, _) = assembler.take().expect("whole batches");

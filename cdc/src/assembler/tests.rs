@@ -46,7 +46,7 @@ fn followed(commit: i64, order: i64) -> Followed {
 }
 
 /// The catalog was read before transaction 100 began.
-fn known() -> Known {
+pub(super) fn known() -> Known {
     Known::new([OTHER].into(), "90:100:").expect("a snapshot")
 }
 

@@ -15,3 +15,4 @@ mod serving;
 mod slots;
 mod stand;
 mod status;
+mod types;

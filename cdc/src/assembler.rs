@@ -73,8 +73,13 @@ struct Change {
 
 impl Assembler {
     pub(crate) fn new(tables: Vec<Followed>) -> Self {
-        let builder =
-            |table: &Followed| TableBuilder::new(Arc::clone(&table.definition.schema), table.durable.epoch);
+        let builder = |table: &Followed| {
+            TableBuilder::new(
+                Arc::clone(&table.definition.schema),
+                table.durable.epoch,
+                &table.definition.salt,
+            )
+        };
         Self {
             by_name: tables.iter().enumerate().map(|(i, t)| (t.definition.schema.id.clone(), i)).collect(),
             builders: tables.iter().map(builder).collect(),
@@ -352,13 +357,13 @@ fn places(table: &Definition, relation: &Relation) -> Result<Vec<Option<usize>>,
     for column in &relation.columns {
         let known = table.ignores_new
             || table.left_out.contains(&column.name)
-            || schema.columns.iter().any(|known| known.name == column.name);
+            || (0..schema.columns.len()).any(|known| schema.source_name(known) == column.name);
         if !known {
             return Err(format!("column {} was added", column.name));
         }
     }
     let place = |name: &str| relation.columns.iter().position(|column| column.name == name);
-    let places: Vec<_> = schema.columns.iter().map(|column| place(&column.name)).collect();
+    let places: Vec<_> = (0..schema.columns.len()).map(|column| place(schema.source_name(column))).collect();
     // A column that came later stands behind all others.
     let present = places.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
     for (index, (known, types)) in schema.columns.iter().zip(&table.types).enumerate() {

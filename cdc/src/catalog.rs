@@ -10,7 +10,7 @@ use lakeward_change::{Column, Evolution, Origin, TableId, TableSchema, evolution
 use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
-use crate::{CdcError, pattern::Selection, types::column_type};
+use crate::{CdcError, hash::Salt, pattern::Selection, types::column_type};
 
 /// A captured table: its schema and what the stream's description of it is compared with.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub(crate) struct Definition {
     pub(crate) left_out: BTreeSet<String>,
     /// Columns that come are not captured either.
     pub(crate) ignores_new: bool,
+    /// Of its hashed columns.
+    pub(crate) salt: Salt,
 }
 
 impl Definition {
@@ -48,8 +50,13 @@ impl Definition {
     }
 
     pub(crate) fn column_list(&self) -> String {
-        let names: Vec<_> = self.schema.columns.iter().map(|c| escape_identifier(&c.name)).collect();
+        let names: Vec<_> = (0..self.schema.columns.len()).map(|column| self.sql_column(column)).collect();
         names.join(", ")
+    }
+
+    /// A column's name in the source, quoted.
+    pub(crate) fn sql_column(&self, column: usize) -> String {
+        escape_identifier(self.schema.source_name(column))
     }
 }
 
@@ -289,10 +296,11 @@ impl Catalog {
 }
 
 impl Definition {
-    /// The table with some of its columns, and the names of the others; `None` if a key column is not among them.
+    /// The table with some of its columns, given by their names in the source, and the names of the others; `None` if a
+    /// key column is not among them.
     pub(crate) fn with_columns(&self, keep: &BTreeSet<String>) -> Option<(Self, Vec<String>)> {
         let kept: Vec<usize> =
-            (0..self.schema.columns.len()).filter(|&i| keep.contains(&self.schema.columns[i].name)).collect();
+            (0..self.schema.columns.len()).filter(|&i| keep.contains(self.schema.source_name(i))).collect();
         let key = self.schema.key.iter().map(|i| kept.iter().position(|k| k == i));
         let schema = TableSchema {
             id: self.schema.id.clone(),
@@ -303,7 +311,8 @@ impl Definition {
                 ..self.schema.origin.clone()
             },
         };
-        let all = self.schema.columns.iter().map(|column| column.name.clone());
+        let schema = schema.named_for_the_lake();
+        let all = (0..self.schema.columns.len()).map(|column| self.schema.source_name(column).to_owned());
         let left_out: Vec<String> = all.filter(|name| !keep.contains(name)).collect();
         let table = Self {
             left_out: self.left_out.iter().chain(&left_out).cloned().collect(),
@@ -355,7 +364,21 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obsta
     let Some(key) = key.collect::<Option<Vec<_>>>() else {
         return Err(Obstacle::new("its key has a generated column, which Postgres does not publish", None));
     };
+    let schema = TableSchema {
+        id: table.id.clone(),
+        origin: Origin {
+            table: table.oid,
+            storage: table.storage,
+            columns: published.iter().map(|c| c.number).collect(),
+            filled: published.iter().filter(|c| c.filled).map(|c| c.number).collect(),
+            ..Origin::default()
+        },
+        columns: published.iter().map(|c| c.column.clone()).collect(),
+        key,
+    };
     Ok(Definition {
+        schema: Arc::new(schema.named_for_the_lake()),
+        salt: Salt::default(),
         oid: table.oid,
         types: published.iter().map(|c| (c.type_oid, c.type_modifier)).collect(),
         base_types: published.iter().map(|c| c.base).collect(),
@@ -365,17 +388,6 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obsta
         partitioned: table.kind == b'p',
         owner: table.owner.clone(),
         owned: table.owned,
-        schema: Arc::new(TableSchema {
-            id: table.id.clone(),
-            origin: Origin {
-                table: table.oid,
-                storage: table.storage,
-                columns: published.iter().map(|c| c.number).collect(),
-                filled: published.iter().filter(|c| c.filled).map(|c| c.number).collect(),
-            },
-            columns: published.into_iter().map(|c| c.column).collect(),
-            key,
-        }),
     })
 }
 
@@ -408,6 +420,7 @@ mod tests {
             owned: true,
             left_out: BTreeSet::new(),
             ignores_new: false,
+            salt: Salt::default(),
         };
         let keep = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let (kept, left_out) = table.with_columns(&keep(&["a", "c"])).expect("key is there");

@@ -3,9 +3,9 @@
 use std::{borrow::Cow, sync::Arc};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use lakeward_change::TableSchema;
+use lakeward_change::{RawBuilder, TableSchema, with_raw};
 
-use crate::{CdcError, protocol::Datum, table_builder::append, values::ColumnBuilder};
+use crate::{CdcError, hash::Salt, protocol::Datum, table_builder::append, values::ColumnBuilder};
 
 /// A batch of wide rows ends early at this size, far below what Arrow's 32-bit offsets can hold.
 const MAX_BATCH_BYTES: usize = 64 << 20;
@@ -20,19 +20,21 @@ pub(crate) struct CopyDecoder {
     batch_rows: usize,
     /// A line that the data so far has not ended.
     partial: Vec<u8>,
+    raw: RawBuilder,
     nulled: u64,
 }
 
 impl CopyDecoder {
-    pub(crate) fn new(table: Arc<TableSchema>, batch_rows: usize) -> Self {
+    pub(crate) fn new(table: Arc<TableSchema>, salt: &Salt, batch_rows: usize) -> Self {
         Self {
             schema: table.arrow(),
-            columns: table.columns.iter().map(|c| ColumnBuilder::new(c.column_type)).collect(),
+            columns: table.columns.iter().map(|c| ColumnBuilder::salted(c.column_type, salt)).collect(),
             table,
             rows: 0,
             bytes: 0,
             batch_rows,
             partial: Vec::new(),
+            raw: RawBuilder::default(),
             nulled: 0,
         }
     }
@@ -70,10 +72,11 @@ impl CopyDecoder {
         if self.rows == 0 {
             return Ok(None);
         }
+        let columns = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)
+            .and_then(|batch| with_raw(batch, self.raw.finish(self.rows)?));
         self.rows = 0;
         self.bytes = 0;
-        let columns = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns);
         batch.map(Some).map_err(|source| CdcError::Batch { table: self.table.id.clone(), source })
     }
 
@@ -83,10 +86,12 @@ impl CopyDecoder {
             let Some(column) = self.columns.get_mut(count) else {
                 return Err(self.wrong_width());
             };
-            self.nulled += match field {
-                b"\\N" => append(column, Datum::Null, &self.table, count)?,
-                field => append(column, Datum::Text(&unescape(field)), &self.table, count)?,
-            };
+            let field = (field != b"\\N").then(|| unescape(field));
+            let datum = field.as_deref().map_or(Datum::Null, Datum::Text);
+            if let Some(text) = append(column, datum, &self.table, count)? {
+                self.raw.push(self.rows, &self.table.columns[count].name, text);
+                self.nulled += 1;
+            }
             count += 1;
         }
         if count != self.columns.len() {
@@ -170,7 +175,7 @@ mod tests {
             let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(text.len())).collect();
             ends.sort_unstable();
             ends.push(text.len());
-            let mut decoder = CopyDecoder::new(table(), 1000);
+            let mut decoder = CopyDecoder::new(table(), &Salt::default(), 1000);
             let mut start = 0;
             for end in ends {
                 decoder.push(&text.as_bytes()[start..end]).expect("valid");
@@ -187,7 +192,10 @@ mod tests {
     #[test]
     fn damage_is_an_error() {
         for text in ["1\n", "1\ta\tb\n", "x\ta\n"] {
-            assert!(CopyDecoder::new(table(), 10).push(text.as_bytes()).is_err(), "{text:?}");
+            assert!(
+                CopyDecoder::new(table(), &Salt::default(), 10).push(text.as_bytes()).is_err(),
+                "{text:?}"
+            );
         }
     }
 }

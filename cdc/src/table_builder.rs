@@ -1,6 +1,6 @@
 //! Builds the [`ChangeBatch`] of one table, change by change.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use arrow::{
     array::{
@@ -10,10 +10,11 @@ use arrow::{
     datatypes::SchemaRef,
     error::ArrowError,
 };
-use lakeward_change::{ChangeBatch, ColumnType, Op, Position, TableSchema};
+use lakeward_change::{ChangeBatch, Op, Position, RawBuilder, TableSchema, with_raw};
 
 use crate::{
     CdcError,
+    hash::Salt,
     protocol::Datum,
     values::{ColumnBuilder, Held},
 };
@@ -43,7 +44,9 @@ pub(crate) struct TableBuilder {
     old_keys: Option<OldKeys>,
     /// Columns of the key whose type has values that the lake lacks.
     risky_key: Vec<usize>,
-    /// Values that their type cannot hold.
+    salt: Salt,
+    /// Values that their type cannot hold, and how many there were so far.
+    raw: RawBuilder,
     pub(crate) nulled: u64,
 }
 
@@ -54,16 +57,16 @@ struct OldKeys {
 }
 
 impl TableBuilder {
-    pub(crate) fn new(table: Arc<TableSchema>, epoch: i64) -> Self {
+    pub(crate) fn new(table: Arc<TableSchema>, epoch: i64, salt: &Salt) -> Self {
         Self {
             schema: table.arrow(),
-            columns: table.columns.iter().map(|c| ColumnBuilder::new(c.column_type)).collect(),
+            columns: table.columns.iter().map(|c| ColumnBuilder::salted(c.column_type, salt)).collect(),
             unavailable: table.columns.iter().map(|_| None).collect(),
             risky_key: table
                 .key
                 .iter()
                 .copied()
-                .filter(|&i| is_risky(table.columns[i].column_type))
+                .filter(|&i| table.columns[i].column_type.is_partial())
                 .collect(),
             table,
             epoch,
@@ -74,6 +77,8 @@ impl TableBuilder {
             xids: Vec::new(),
             committed_at: Vec::new(),
             old_keys: None,
+            salt: salt.clone(),
+            raw: RawBuilder::default(),
             nulled: 0,
         }
     }
@@ -123,7 +128,10 @@ impl TableBuilder {
             if let Some(mask) = mask {
                 mask.append(datum == Datum::Unchanged);
             }
-            self.nulled += append(&mut self.columns[index], datum, &self.table, index)?;
+            if let Some(text) = append(&mut self.columns[index], datum, &self.table, index)? {
+                self.raw.push(before, &self.table.columns[index].name, text);
+                self.nulled += 1;
+            }
         }
         if old_key.is_some() && self.old_keys.is_none() {
             let mut columns: Vec<_> = self.key_builders();
@@ -152,14 +160,16 @@ impl TableBuilder {
 
     fn key_builders(&self) -> Vec<ColumnBuilder> {
         let key = self.table.key.iter();
-        key.map(|&i| ColumnBuilder::new(self.table.columns[i].column_type)).collect()
+        key.map(|&i| ColumnBuilder::salted(self.table.columns[i].column_type, &self.salt)).collect()
     }
 
     /// The batch so far; the builder is empty afterwards.
     pub(crate) fn finish(&mut self) -> Result<ChangeBatch, CdcError> {
         let failed = |source: ArrowError| CdcError::Batch { table: self.table.id.clone(), source };
         let columns = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
-        let values = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(failed)?;
+        let values = RecordBatch::try_new(Arc::clone(&self.schema), columns)
+            .and_then(|values| with_raw(values, self.raw.finish(self.ops.len())?))
+            .map_err(failed)?;
         let old_keys = self.old_keys.take().map(|mut old| {
             let columns = old.columns.iter_mut().map(ColumnBuilder::finish).collect();
             let fields = self.table.key_arrow().fields().clone();
@@ -186,28 +196,23 @@ impl TableBuilder {
     }
 }
 
-/// Whether the type has NaN, infinities or a wider range than ours.
-fn is_risky(column_type: ColumnType) -> bool {
-    matches!(column_type, ColumnType::Numeric { .. } | ColumnType::Date | ColumnType::Timestamp { .. })
-}
-
-/// Appends a value; gives how many values the type could not hold (0 or 1).
-pub(crate) fn append(
+/// Appends a value; gives its text if the type could not hold it, and null stands for it.
+pub(crate) fn append<'a>(
     column: &mut ColumnBuilder,
-    datum: Datum<'_>,
+    datum: Datum<'a>,
     table: &TableSchema,
     index: usize,
-) -> Result<u64, CdcError> {
+) -> Result<Option<Cow<'a, str>>, CdcError> {
     let Datum::Text(text) = datum else {
         column.append_null();
-        return Ok(0);
+        return Ok(None);
     };
     match column.append_text(text) {
-        Ok(Held::Yes) => Ok(0),
+        Ok(Held::Yes) => Ok(None),
         Ok(Held::No) if table.key.contains(&index) => {
             Err(CdcError::Key { table: table.id.clone(), column: table.columns[index].name.clone() })
         }
-        Ok(Held::No) => Ok(1),
+        Ok(Held::No) => Ok(Some(String::from_utf8_lossy(text))),
         Err(source) => Err(CdcError::Value {
             table: table.id.clone(),
             column: table.columns[index].name.clone(),

@@ -57,7 +57,8 @@ pub struct ChangeBatch {
     pub xids: Int64Array,
     /// Commit times, microseconds UTC.
     pub committed_at: TimestampMicrosecondArray,
-    /// Row images in the schema [`TableSchema::arrow`]: the new row of inserts and updates, the key of deletes.
+    /// Row images in the schema [`TableSchema::arrow`]: the new row of inserts and updates, the key of deletes. Where a
+    /// value does not fit its column, it is null there and text in one more column, [`crate::RAW`].
     pub values: RecordBatch,
     /// For updates that changed the key: the key before, in the schema [`TableSchema::key_arrow`]; null elsewhere.
     /// `None` if no change of the batch did.

@@ -84,6 +84,7 @@ mod tests {
                 storage: 8,
                 columns: columns.iter().map(|column| column.2).collect(),
                 filled: Vec::new(),
+                ..Origin::default()
             },
         }
     }

@@ -7,7 +7,9 @@ mod batch;
 mod checksum;
 mod evolution;
 mod fold;
+mod naming;
 mod position;
+mod raw;
 mod schema;
 
 pub use batch::{ChangeBatch, Op};
@@ -15,4 +17,5 @@ pub use checksum::{BUCKETS, BucketSum, entry_values};
 pub use evolution::{Evolution, evolution};
 pub use fold::{FoldError, Folded, Segment, after, fold, halves, split_at_truncates};
 pub use position::{Lsn, Position};
+pub use raw::{RAW, RawBuilder, raw_entries, raw_field, raw_of, raw_or_null, raw_text, with_raw};
 pub use schema::{Column, ColumnType, Origin, StopCause, StoppedTable, TableId, TableSchema};

@@ -10,7 +10,7 @@ use arrow::{
     datatypes::{DataType, Field, Fields, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType},
     error::ArrowError,
 };
-use lakeward_change::{ChangeBatch, Op, Position, TableSchema};
+use lakeward_change::{ChangeBatch, Op, Position, TableSchema, raw_field, raw_of, raw_or_null, with_raw};
 
 use crate::silver::POSITION;
 
@@ -105,7 +105,7 @@ pub(crate) fn schema(table: &TableSchema, names: &Names) -> SchemaRef {
     let added = ADDED.iter().zip(types).map(|(name, data_type)| Field::new(name_of(name), data_type, true));
     let own = table.columns.iter().zip(&names.columns);
     let own = own.map(|(column, name)| Field::new(name, column.column_type.arrow(), true));
-    Arc::new(Schema::new(own.chain(added).collect::<Vec<_>>()))
+    Arc::new(Schema::new(own.chain(added).chain(table.has_raw().then(raw_field)).collect::<Vec<_>>()))
 }
 
 fn unavailable_field() -> Field {
@@ -130,7 +130,7 @@ pub(crate) fn copied(
     let schema = schema(table, names);
     let null =
         |name: &str| Ok::<_, ArrowError>(new_null_array(schema.field_with_name(name)?.data_type(), length));
-    let mut columns = rows.columns().to_vec();
+    let mut columns = rows.columns()[..table.columns.len()].to_vec();
     columns.extend([
         Arc::new(StringArray::from(vec![Op::Read.letter(); length])) as ArrayRef,
         number(at.epoch),
@@ -144,6 +144,7 @@ pub(crate) fn copied(
         null(&names.old_key)?,
         dates(taken_at, length),
     ]);
+    columns.extend(table.has_raw().then(|| raw_or_null(rows)));
     RecordBatch::try_new(schema, columns)
 }
 
@@ -163,7 +164,7 @@ pub(crate) fn streamed(
         )?) as ArrayRef,
         None => new_null_array(schema.field_with_name(&names.old_key)?.data_type(), length),
     };
-    let mut columns = changes.values.columns().to_vec();
+    let mut columns = changes.values.columns()[..changes.table.columns.len()].to_vec();
     columns.extend([
         Arc::new(changes.ops.iter().map(|op| Some(op.letter())).collect::<StringArray>()) as ArrayRef,
         Arc::new(Int64Array::from_value(changes.epoch, length)),
@@ -177,6 +178,7 @@ pub(crate) fn streamed(
         old_keys,
         dates(ingested_at, length),
     ]);
+    columns.extend(changes.table.has_raw().then(|| raw_or_null(&changes.values)));
     RecordBatch::try_new(schema, columns)
 }
 
@@ -247,7 +249,12 @@ fn batch(
         lsns: number("_lsn")?,
         xids: number("_txid")?,
         committed_at: column(rows, "_committed_at")?.as_primitive::<TimestampMicrosecondType>().clone(),
-        values: RecordBatch::try_new(table.arrow(), values)?,
+        values: with_raw(
+            RecordBatch::try_new(table.arrow(), values)?,
+            raw_of(rows)
+                .filter(|raw| raw.null_count() < raw.len())
+                .map(|raw| Arc::new(raw.clone()) as ArrayRef),
+        )?,
         old_keys: (old_keys.null_count() < old_keys.len()).then(|| old_keys.clone()),
         unavailable: table
             .columns

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lakeward_change::{Evolution, TableSchema, evolution};
+use lakeward_change::{Evolution, RAW, TableSchema, evolution};
 
 use crate::{
     CapturedTable, Lake, LakeError, bronze,
@@ -52,7 +52,8 @@ impl CapturedTable {
 
     /// Gives bronze the columns that the definition has and it has not; old rows and columns stay.
     pub(crate) async fn extend_bronze(&mut self) -> Result<(), LakeError> {
-        if self.bronze.table.captured_schema()?.as_ref() == Some(&*self.schema) {
+        let same = self.bronze.table.captured_schema()?.as_ref() == Some(&*self.schema);
+        if same && !lacks_raw(&self.bronze, &self.schema) {
             return Ok(());
         }
         let metadata = self.bronze.table.redefined(&self.bronze_definition())?;
@@ -93,12 +94,20 @@ fn statistics(table: &TableSchema, added: &[&str]) -> Vec<String> {
     table.key_names().chain(added.iter().copied()).map(str::to_owned).collect()
 }
 
+/// Whether the half was made before values that their columns cannot hold had a column.
+fn lacks_raw(half: &Half, table: &TableSchema) -> bool {
+    let stored = half.table.arrow_schema();
+    table.has_raw() && stored.is_some_and(|stored| stored.field_with_name(RAW).is_err())
+}
+
 /// How the definition relates to those that the halves have; the greater change of the two.
 pub(crate) fn since(halves: [&Half; 2], now: &TableSchema) -> Result<Evolution, LakeError> {
     let mut greatest = Evolution::Same;
     for half in halves {
         let Some(stored) = half.table.captured_schema()? else { continue };
         match evolution(&stored, now) {
+            Evolution::Same if !lacks_raw(half, now) => {}
+            Evolution::Same if greatest == Evolution::Same => greatest = Evolution::Extended,
             Evolution::Same => {}
             Evolution::Extended if greatest != Evolution::Same => {}
             change => greatest = change,

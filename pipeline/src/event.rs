@@ -20,7 +20,7 @@ pub enum Event {
     },
     /// A table leaves the capture; the others go on.
     Stopped(StoppedTable),
-    /// So many values since the last time that their columns' types cannot hold are null in the lake.
+    /// So many values since the last time that their columns' types cannot hold are text in the column `_raw`.
     Nulled {
         values: u64,
     },

@@ -133,11 +133,23 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                 })?;
             let provider = lake.read(&entry.silver_path, Some(entry.silver_version)).await?;
             let schema = provider.schema();
+            let definition = lake.definition(&entry.silver_path).await?;
+            let source_name = |name: &str| {
+                let definition = definition.as_ref()?;
+                let column = definition.columns.iter().position(|column| column.name == name)?;
+                Some(definition.source_name(column).to_owned())
+            };
             if json {
                 let columns: Vec<_> = schema
                     .fields()
                     .iter()
-                    .map(|field| serde_json::json!({ "name": field.name(), "type": field.data_type().to_string() }))
+                    .map(|field| {
+                        serde_json::json!({
+                            "name": field.name(),
+                            "type": field.data_type().to_string(),
+                            "source_name": source_name(field.name()),
+                        })
+                    })
                     .collect();
                 println!(
                     "{}",
@@ -145,9 +157,11 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                 );
             } else {
                 println!("{id}  key ({})  {}", entry.key.join(", "), entry.silver_path);
-                let rows =
-                    schema.fields().iter().map(|field| [field.name().clone(), field.data_type().to_string()]);
-                println!("{}", table(["column", "type"], rows));
+                let rows = schema.fields().iter().map(|field| {
+                    let source_name = source_name(field.name()).unwrap_or_default();
+                    [field.name().clone(), field.data_type().to_string(), source_name]
+                });
+                println!("{}", table(["column", "type", "in the source"], rows));
             }
         }
         Arguments::Optimize(asked) => maintained(asked, Chore::Optimize, config, json).await?,

@@ -34,6 +34,7 @@ fn definition() -> Definition {
         owned: true,
         left_out: BTreeSet::new(),
         ignores_new: false,
+        salt: Default::default(),
     }
 }
 

@@ -109,10 +109,11 @@ mod tests {
         }
         text.push_str(
             "\nA timestamp without time zone is read as UTC. Whatever lands as text has Postgres's own output format, with\n\
-             ISO dates, UTC and hexadecimal bytes. A value of the last column is null in its own\n\
-             column and text, as Postgres writes it, in the map column `_raw` of bronze and silver, by the column's name; in\n\
-             a key it stops the table instead. With `numeric_scale` a numeric without scale is decimal(38,s), and what does\n\
-             not fit is in `_raw`. A column with `hash` is the hexadecimal SHA-256 of salt and text. Generated columns are not published by Postgres and are left out.\n",
+             ISO dates, UTC and hexadecimal bytes. A value of the last column is null in its own column and text, as Postgres\n\
+             writes it, in the map column `_raw` of bronze and silver, by the column's name; in a key it stops the table\n\
+             instead. With `numeric_scale` a numeric without scale is decimal(38,s), and what does not fit is in `_raw`. A\n\
+             column with `hash` is the hexadecimal SHA-256 of salt and text. Generated columns are not published by\n\
+             Postgres and are left out.\n",
         );
         text
     }

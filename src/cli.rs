@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, config, demo, doctor, evaluate, features, ingest, reconcile, serve, simulate, source,
-    status, table, train,
+    completions, config, dead_letters, demo, doctor, evaluate, features, ingest, reconcile, serve, simulate,
+    source, status, table, train,
 };
 
 /// From a shop's Postgres to a lakehouse that any engine can query, live customer features, recommendations and churn risk.
@@ -57,6 +57,9 @@ pub enum Command {
     /// The captured tables
     #[command(subcommand)]
     Table(table::Arguments),
+    /// Rows that could not be taken in: why, and putting them in after all
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Arguments),
     /// Feature tables
     #[command(subcommand)]
     Features(features::Arguments),

@@ -132,7 +132,9 @@ async fn step(
         {
             return Ok(());
         }
-        Err(FeatureError::NewEpoch { .. }) => store.reload(lake, &newest).await?,
+        Err(FeatureError::NewEpoch { .. } | FeatureError::PartitionEmptied { .. }) => {
+            store.reload(lake, &newest).await?;
+        }
         followed => followed?,
     }
     *seen = newest;

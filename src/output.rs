@@ -144,6 +144,8 @@ pub fn pipeline_observer(progress: &Progress) -> Observer {
             }
             Event::Streaming { from } => progress.say(format!("Following changes from {from}")),
             Event::Skipped { table, reason } => progress.say(format!("Left out {table}: {reason}")),
+            Event::BronzeOnly { table, reason } => progress
+                .say(format!("{table} lands in bronze alone, without its updates and deletes: {reason}")),
             Event::ColumnSkipped { table, column } => progress.say(format!(
                 "Left out column {column} of {table}: it is generated, or configured or published so"
             )),
@@ -154,6 +156,10 @@ pub fn pipeline_observer(progress: &Progress) -> Observer {
                 "Stopped {}: {}. Its later changes do not arrive, the other tables go on. To have it whole again: \
                  `lakeward table resync {}`",
                 table.id, table.reason, table.id
+            )),
+            Event::SetAside { table, rows } => progress.say(format!(
+                "{rows} rows of {table} cannot be taken in; they are kept, and the rest goes on: `lakeward \
+                 dead-letters list`"
             )),
             Event::Nulled { values } => progress.say(format!(
                 "{values} values are null in their columns, which cannot hold them (NaN, infinity, out of range), and \

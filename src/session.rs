@@ -130,8 +130,11 @@ pub fn postgres_options(config: &Config) -> Result<PostgresOptions> {
 
 pub fn pipeline_options(config: &Config) -> Result<Options> {
     let ingest = &config.ingest;
+    let mut postgres = postgres_options(config)?;
+    // A chunk is taken in whole, also beyond the budget.
+    postgres.max_chunk_bytes = postgres.max_chunk_bytes.min((ingest.memory_mib << 20) / 4);
     Ok(Options {
-        postgres: postgres_options(config)?,
+        postgres,
         flush_rows: ingest.flush_rows,
         flush_bytes: ingest.flush_mib << 20,
         flush_age: Duration::from_secs_f64(ingest.flush_seconds),

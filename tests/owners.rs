@@ -42,6 +42,7 @@ async fn a_second_ingester_waits_and_takes_over_from_one_that_stands_still() {
         control.query_one("select max(term) from leases", &[]).await.expect("it runs").get(0)
     };
     until("the first one owns the source", async || term().await == 1).await;
+    until("it has copied the table", async || stand.watermark().await.is_some()).await;
     first.signal(Signal::SIGSTOP);
     stand.sql("insert into t select generate_series(101, 200)").await;
     // Nobody renews its lease: half a minute is made shorter here.

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use crate::stand::{Stand, succeed, text};
+use crate::stand::{Stand, python, succeed, text};
 
 const ROWS: &str = "
     create table goods(id bigint primary key, name text, price numeric(12,2), made timestamptz, sold boolean);
@@ -19,11 +19,7 @@ const AS_TEXT: &str = "
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_engine_reads_the_same_rows() {
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".data/venv/bin/python");
-    if !python.exists() {
-        eprintln!("skipped: there is no {}; `make test` makes it", python.display());
-        return;
-    }
+    let Some(python) = python() else { return };
     let stand = Stand::new().await;
     stand.sql(ROWS).await;
     stand.ingest_until_idle();

@@ -2,37 +2,13 @@
 
 use std::process::Command;
 
-use serde_json::Value;
-
-use crate::stand::{Stand, fail, json, succeed, text, until};
+use crate::stand::{Stand, epoch, fail, json, listed, succeed, text, whole};
 
 const TABLES: &str = "
     create table goods(id int primary key, name text, price numeric(10,2), note text);
     insert into goods select n, 'good ' || n, n / 7.0, repeat('x', n % 50) from generate_series(1, 2000) n;
     create table lines(order_id int, line int, primary key (line, order_id));
     insert into lines select n / 3, n % 3 from generate_series(1, 500) n;";
-
-/// The newest watermark's tables.
-fn listed(stand: &Stand) -> Vec<Value> {
-    let output = succeed(stand.lakeward(&["table", "list", "--lake", stand.lake_path(), "--json"]));
-    serde_json::from_slice(&output.stdout).expect("a list of tables")
-}
-
-fn epoch(stand: &Stand, table: &str) -> i64 {
-    let tables = listed(stand);
-    let found = tables.iter().find(|entry| entry["name"] == table);
-    found.map_or(0, |entry| entry["epoch"].as_i64().expect("an epoch"))
-}
-
-/// Every table of the source is in the newest cut, and equal.
-async fn whole(stand: &Stand, tables: usize, after: &str) {
-    until(&format!("the lake is whole after: {after}"), async || {
-        let output = stand.capture(&["reconcile"]).output().expect("it runs");
-        output.status.success() && json(&output)["tables"].as_array().map_or(0, Vec::len) == tables
-    })
-    .await;
-    stand.reconcile();
-}
 
 fn with_policy(mut command: Command, policy: &str) -> Command {
     let rules = format!("[{{pattern=\"*.goods\",schema_changes=\"{policy}\"}}]");

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -95,16 +96,26 @@ impl Stand {
         self.open_lake().latest_watermark(None).await.expect("the watermarks can be read")
     }
 
-    /// How many changes are in a table's bronze more than once.
-    pub async fn doubled_in_bronze(&self, path: &str) -> i64 {
+    /// All watermarks that are kept, the oldest first.
+    pub async fn watermarks(&self) -> Vec<Watermark> {
+        self.open_lake().watermarks("shop").await.expect("the watermarks can be read")
+    }
+
+    /// The number that a query finds in a Delta table, which it calls `t`, at a version or the newest.
+    pub async fn number(&self, path: &str, version: Option<i64>, query: &str) -> i64 {
         let lake = self.open_lake();
         let session = lake.session();
-        let provider = lake.read(path, None).await.expect("bronze reads");
-        session.register_table("bronze", provider).expect("it registers");
-        let query = "select (select count(*) from bronze)
-            - (select count(*) from (select distinct _epoch, _commit, _order from bronze)) as doubled";
+        let provider = lake.read(path, version).await.expect("the table reads");
+        session.register_table("t", provider).expect("it registers");
         let found = session.sql(query).await.expect("it plans").collect().await.expect("it runs");
         found[0].column(0).as_primitive::<Int64Type>().value(0)
+    }
+
+    /// How many changes are in a table's bronze more than once.
+    pub async fn doubled_in_bronze(&self, path: &str) -> i64 {
+        let query = "select (select count(*) from t)
+            - (select count(*) from (select distinct _epoch, _commit, _order from t)) as doubled";
+        self.number(path, None, query).await
     }
 
     /// Runs `reconcile`, which must find no difference; gives the rows of each table.
@@ -183,6 +194,13 @@ impl Background {
         std::fs::read_to_string(self.said.path()).expect("text")
     }
 
+    /// The most memory it has had so far, in MiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak is told");
+        peak.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
         kill(pid, signal).expect("it is there");
@@ -216,6 +234,16 @@ impl Drop for Background {
     }
 }
 
+/// The Python that `make test` makes, with another engine for Delta tables; none where it was not made, which is told.
+pub fn python() -> Option<PathBuf> {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".data/venv/bin/python");
+    if !python.exists() {
+        eprintln!("no other engine reads: there is no {}; `make test` makes it", python.display());
+        return None;
+    }
+    Some(python)
+}
+
 /// A port of loopback that is free now.
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -229,4 +257,26 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "still not true: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// The newest watermark's tables.
+pub fn listed(stand: &Stand) -> Vec<Value> {
+    let output = succeed(stand.lakeward(&["table", "list", "--lake", stand.lake_path(), "--json"]));
+    serde_json::from_slice(&output.stdout).expect("a list of tables")
+}
+
+/// How often the table was copied.
+pub fn epoch(stand: &Stand, table: &str) -> i64 {
+    let tables = listed(stand);
+    let found = tables.iter().find(|entry| entry["name"] == table);
+    found.map_or(0, |entry| entry["epoch"].as_i64().expect("an epoch"))
+}
+
+/// Every table of the source is in the newest cut, and equal.
+pub async fn whole(stand: &Stand, tables: usize, after: &str) {
+    until(&format!("the lake is whole after: {after}"), async || {
+        let output = stand.capture(&["reconcile"]).output().expect("it runs");
+        output.status.success() && json(&output)["tables"].as_array().map_or(0, Vec::len) == tables
+    })
+    .await;
 }

@@ -160,6 +160,85 @@ fn json_of(stand: &Stand, table: &str) -> serde_json::Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_keep_nothing_of_tables_with_hidden_columns() {
+    let stand = Stand::new().await;
+    configure(
+        &stand,
+        "[source]\nrules = [{ pattern = \"public.hashed\", hash = [\"email\"] }, { pattern = \"public.part\", leave_out = [\"email\"] }]",
+    );
+    let salted = |arguments: &[&str]| {
+        let mut command = stand.capture(arguments);
+        command.env("LAKEWARD__SOURCE__HASH_SALT", "pepper");
+        command
+    };
+    for table in ["hashed", "part"] {
+        stand
+            .sql(&format!(
+                "create table {table}(day date primary key, email text);
+                 insert into {table} values ('infinity', 'copied@example.com'), ('2026-01-01', 'fine@example.com')"
+            ))
+            .await;
+    }
+    succeed(salted(&["ingest", "--until-idle"]));
+    for table in ["hashed", "part"] {
+        stand
+            .sql(&format!(
+                "insert into {table} values ('-infinity', 'came@example.com');
+                 update {table} set email = 'changed@example.com' where day = 'infinity'"
+            ))
+            .await;
+    }
+    succeed(salted(&["ingest", "--until-idle"]));
+    let lake = stand.open_lake();
+    let letters = lake.dead_letters(None, true).await.expect("they read");
+    let of = |table: &str| letters.iter().filter(|stored| stored.letter.table.name == table).count();
+    assert_eq!((of("hashed"), of("part")), (3, 3));
+    for stored in &letters {
+        assert!(!String::from_utf8_lossy(&stored.letter.message).contains("example"), "{}", stored.id);
+        assert!(!stored.letter.reason.contains("example"), "{}", stored.letter.reason);
+    }
+    let output = salted(&["dead-letters", "replay", "--table", "public.hashed"]).output().expect("it runs");
+    let report = json(&output);
+    let refused = report["refused"].as_object().expect("refusals");
+    assert!(
+        refused.len() == 3 && refused.values().all(|reason| reason.to_string().contains("table resync")),
+        "{report}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_a_key_are_told_apart_by_values_that_columns_cannot_hold() {
+    let stand = Stand::new().await;
+    stand
+        .sql(
+            r#"create table prices("the price" numeric(8,2), until date); alter table prices replica identity full;
+               insert into prices select case i % 3 when 0 then 'NaN' when 1 then null else 5 end,
+                   case i % 2 when 0 then date 'infinity' when 1 then '-infinity' end from generate_series(1, 600) i;
+               insert into prices values (null, null), ('NaN', null);"#,
+        )
+        .await;
+    stand.ingest_until_idle();
+    stand
+        .sql(
+            r#"update prices set "the price" = null where ctid in (select ctid from prices where "the price" = 'NaN' limit 70);
+               delete from prices where ctid in (select ctid from prices where until = '-infinity' limit 30);
+               update prices set until = 'infinity' where until is null;
+               insert into prices values ('NaN', 'infinity'), (7, '2026-01-01'); update prices set "the price" = 'NaN' where "the price" = 7;"#,
+        )
+        .await;
+    stand.ingest_until_idle();
+    stand.reconcile();
+    let lake = stand.open_lake();
+    let session = lake.session();
+    let provider = lake.read("silver/shop/public/prices", None).await.expect("it reads");
+    session.register_table("t", provider).expect("it registers");
+    let sql = "select sum(_count) from t where _raw['the_price'] = 'NaN'";
+    let found = session.sql(sql).await.expect("it plans").collect().await.expect("it runs");
+    let expected = stand.count(r#"select count(*) from prices where "the price" = 'NaN'"#).await;
+    assert_eq!(found[0].column(0).as_primitive::<Int64Type>().value(0), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hashed_columns_never_show_their_values() {
     let stand = Stand::new().await;
     stand

@@ -1,16 +1,23 @@
 //! What the source's catalog says of its tables.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     sync::Arc,
 };
 
-use lakeward_change::{Column, Evolution, Origin, TableId, TableSchema, evolution};
+use lakeward_change::{Column, ColumnType, Evolution, LEAF, Origin, TableId, TableSchema, evolution};
 use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
-use crate::{CdcError, hash::Salt, pattern::Selection, types::column_type};
+use crate::{
+    CdcError,
+    hash::Salt,
+    known::Known,
+    leaves::{self, Leaves, TABLEOID},
+    pattern::Selection,
+    types::{TEXT, column_type},
+};
 
 /// A captured table: its schema and what the stream's description of it is compared with.
 #[derive(Debug, Clone)]
@@ -43,15 +50,25 @@ impl Definition {
         format!("{}.{}", escape_identifier(&id.schema), escape_identifier(&id.name))
     }
 
-    /// What to read rows from: a plain table without its inheriting ones, which are tables of their own.
+    /// What to name in a publication or lock: a plain table without its inheriting ones, which are tables of their own.
     pub(crate) fn sql_source(&self) -> String {
         let only = if self.partitioned { "" } else { "ONLY " };
         format!("{only}{}", self.sql_name())
     }
 
+    /// What to read rows from.
+    pub(crate) fn sql_rows(&self) -> String {
+        if self.partitioned { leaves::sql_rows(&self.sql_name()) } else { self.sql_source() }
+    }
+
     pub(crate) fn column_list(&self) -> String {
         let names: Vec<_> = (0..self.schema.columns.len()).map(|column| self.sql_column(column)).collect();
         names.join(", ")
+    }
+
+    /// Whether its changes hold values that must not reach the lake: of columns that are hashed, or not captured.
+    pub(crate) fn is_private(&self) -> bool {
+        self.schema.has_hashes() || !self.left_out.is_empty()
     }
 
     /// A column's name in the source, quoted.
@@ -65,10 +82,16 @@ impl Definition {
 pub(crate) struct Catalog {
     pub(crate) tables: Vec<Definition>,
     pub(crate) skipped: Vec<Skipped>,
+    /// Why the updates and deletes of some tables cannot be published.
+    pub(crate) without_key: BTreeMap<TableId, Obstacle>,
     /// Tables that nobody asked for.
     pub(crate) unselected: BTreeSet<TableId>,
     /// Generated columns, which Postgres does not publish.
     pub(crate) omitted: Vec<(TableId, String)>,
+    /// The publication is ours, and does not tell of partitions.
+    pub(crate) via_root: bool,
+    /// What there is besides, and as of when.
+    pub(crate) known: Known,
 }
 
 /// A table that cannot be captured as it is.
@@ -88,7 +111,7 @@ pub(crate) struct Obstacle {
 }
 
 impl Obstacle {
-    fn new(reason: impl Into<String>, fix: impl Into<Option<String>>) -> Self {
+    pub(crate) fn new(reason: impl Into<String>, fix: impl Into<Option<String>>) -> Self {
         Self { reason: reason.into(), fix: fix.into(), by_definition: true }
     }
 
@@ -144,6 +167,7 @@ struct TableRow {
     key: Option<Vec<i16>>,
     mixed_identity: bool,
     storage: u32,
+    leaves: Leaves,
 }
 
 struct ColumnRow {
@@ -159,6 +183,7 @@ struct ColumnRow {
 impl Catalog {
     pub(crate) async fn read(client: &Client, selection: &Selection) -> Result<Self, CdcError> {
         let action = "read its catalog";
+        let known = known(client).await?;
         let (mut tables, mut unselected) = (Vec::new(), BTreeSet::new());
         for row in client.query(TABLES, &[]).await.map_err(CdcError::query(action))? {
             let id = TableId::new(row.get::<_, String>(1), row.get::<_, String>(2));
@@ -178,10 +203,12 @@ impl Catalog {
                     key: row.get(8),
                     mixed_identity: row.get(9),
                     storage: row.get(11),
+                    leaves: Leaves::default(),
                 });
             }
         }
         let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+        let mut leaves = leaves::read(client, &oids).await?;
         let mut columns: BTreeMap<u32, Vec<ColumnRow>> = BTreeMap::new();
         for row in client.query(COLUMNS, &[&oids]).await.map_err(CdcError::query(action))? {
             let (base, modifier) = (row.get(6), row.get(7));
@@ -199,13 +226,19 @@ impl Catalog {
                 },
             });
         }
-        let mut catalog = Self { unselected, ..Self::default() };
-        for table in tables {
-            let columns = columns.remove(&table.oid).unwrap_or_default();
+        let mut catalog = Self { unselected, known, ..Self::default() };
+        for mut table in tables {
+            let mut columns = columns.remove(&table.oid).unwrap_or_default();
+            if let Some(leaves) = leaves.remove(&table.oid) {
+                columns.iter_mut().for_each(|c| c.filled |= leaves.filled_columns.contains(&c.column.name));
+                table.storage = leaves.storage;
+                table.leaves = leaves;
+            }
             let generated = columns.iter().filter(|column| column.generated);
             let omitted: Vec<_> = generated.map(|c| (table.id.clone(), c.column.name.clone())).collect();
             match define(&table, columns) {
-                Ok(definition) => {
+                Ok((definition, without_key)) => {
+                    catalog.without_key.extend(without_key.map(|obstacle| (table.id.clone(), obstacle)));
                     catalog.tables.push(definition);
                     catalog.omitted.extend(omitted);
                 }
@@ -215,11 +248,26 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// Leaves out the tables that only the publication of inserts could hold.
+    pub(crate) fn leave_out_histories(&mut self, reason: &str) {
+        for table in self.tables.extract_if(.., |table| table.schema.is_history()) {
+            let id = table.schema.id.clone();
+            let obstacle = match self.without_key.remove(&id) {
+                Some(obstacle) => {
+                    Obstacle { reason: format!("{}, and {reason}", obstacle.reason), ..obstacle }
+                }
+                None => Obstacle::new(reason, None),
+            };
+            self.skipped.push(Skipped { table: id, obstacle });
+        }
+    }
+
     /// Keeps the tables and columns that an existing publication publishes; `published` has them by table, `None`
-    /// standing for all columns.
+    /// standing for all columns. One `via_root` does not tell of the truncate of a partition.
     pub(crate) fn restrict(
         &mut self,
         published: &BTreeMap<TableId, Option<BTreeSet<String>>>,
+        via_root: bool,
         publication: &str,
     ) {
         let tables = std::mem::take(&mut self.tables);
@@ -230,6 +278,12 @@ impl Catalog {
                 None => Obstacle::of_rights(
                     format!("publication {publication} does not hold it"),
                     format!("ALTER PUBLICATION {publication} ADD TABLE {}", table.sql_source()),
+                ),
+                Some(_) if via_root && table.partitioned => Obstacle::of_rights(
+                    format!(
+                        "publication {publication} does not tell which partition a change is in, so the truncate of one would be lost"
+                    ),
+                    format!("ALTER PUBLICATION {publication} SET (publish_via_partition_root = false)"),
                 ),
                 Some(None) => {
                     self.tables.push(table);
@@ -251,13 +305,10 @@ impl Catalog {
         }
     }
 
-    /// Keeps the tables that are `published` already, and those that `user` may put into a publication: an owner's right.
-    pub(crate) fn restrict_to_owned(
-        &mut self,
-        user: &str,
-        published: &BTreeMap<TableId, Option<BTreeSet<String>>>,
-    ) {
-        let unfit = |table: &mut Definition| !table.owned && !published.contains_key(&table.schema.id);
+    /// Keeps the tables that are published already as they should be, and those that `user` may put into a publication:
+    /// an owner's right.
+    pub(crate) fn restrict_to_owned(&mut self, user: &str, published: impl Fn(&Definition) -> bool) {
+        let unfit = |table: &mut Definition| !table.owned && !published(table);
         for table in self.tables.extract_if(.., unfit) {
             let owner = escape_identifier(&table.owner);
             let obstacle = Obstacle::of_rights(
@@ -299,21 +350,27 @@ impl Definition {
     /// The table with some of its columns, given by their names in the source, and the names of the others; `None` if a
     /// key column is not among them.
     pub(crate) fn with_columns(&self, keep: &BTreeSet<String>) -> Option<(Self, Vec<String>)> {
-        let kept: Vec<usize> =
-            (0..self.schema.columns.len()).filter(|&i| keep.contains(self.schema.source_name(i))).collect();
+        // Without its partition a row could not be found when that is emptied.
+        let leaf = if self.partitioned { self.schema.leaf() } else { None };
+        let is_kept = |&i: &usize| keep.contains(self.schema.source_name(i)) || Some(i) == leaf;
+        let kept: Vec<usize> = (0..self.schema.columns.len()).filter(is_kept).collect();
         let key = self.schema.key.iter().map(|i| kept.iter().position(|k| k == i));
+        let key = if self.schema.counts_rows() { Some((0..kept.len()).collect()) } else { key.collect() };
+        if kept.is_empty() {
+            return None;
+        }
         let schema = TableSchema {
             id: self.schema.id.clone(),
             columns: kept.iter().map(|&i| self.schema.columns[i].clone()).collect(),
-            key: key.collect::<Option<_>>()?,
+            key: key?,
             origin: Origin {
                 columns: kept.iter().map(|&i| self.schema.origin.columns[i]).collect(),
                 ..self.schema.origin.clone()
             },
         };
         let schema = schema.named_for_the_lake();
-        let all = (0..self.schema.columns.len()).map(|column| self.schema.source_name(column).to_owned());
-        let left_out: Vec<String> = all.filter(|name| !keep.contains(name)).collect();
+        let left = (0..self.schema.columns.len()).filter(|i| !kept.contains(i));
+        let left_out: Vec<String> = left.map(|i| self.schema.source_name(i).to_owned()).collect();
         let table = Self {
             left_out: self.left_out.iter().chain(&left_out).cloned().collect(),
             schema: Arc::new(schema),
@@ -325,9 +382,38 @@ impl Definition {
     }
 }
 
-/// The definition of a table that can be captured, or why it cannot.
-fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obstacle> {
-    let name = format!("{}.{}", escape_identifier(&table.id.schema), escape_identifier(&table.id.name));
+/// Every table and partition there is. What commits after this is called may be among them, but is not seen.
+async fn known(client: &Client) -> Result<Known, CdcError> {
+    let failed = || CdcError::query("read its catalog");
+    let snapshot = client.query_one("SELECT pg_current_snapshot()::text", &[]).await.map_err(failed())?;
+    let relations =
+        client.query("SELECT oid FROM pg_class WHERE relkind IN ('r', 'p')", &[]).await.map_err(failed())?;
+    let relations: HashSet<u32> = relations.iter().map(|row| row.get(0)).collect();
+    Known::new(relations, snapshot.get(0))
+        .ok_or_else(|| CdcError::Sequence("a transaction snapshot that is none".into()))
+}
+
+/// The column that says in which partition a row is. Rows that were captured without it do not know.
+fn leaf_column() -> ColumnRow {
+    ColumnRow {
+        number: TABLEOID,
+        generated: false,
+        filled: true,
+        type_oid: TEXT,
+        type_modifier: -1,
+        base: TEXT,
+        column: Column {
+            name: LEAF.to_owned(),
+            column_type: ColumnType::Text,
+            source_type: "partition".to_owned(),
+        },
+    }
+}
+
+/// The definition of a table that can be captured, with what its updates and deletes lack if they cannot be; or why
+/// nothing of it can.
+fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<(Definition, Option<Obstacle>), Obstacle> {
+    let name = table.sql_name();
     if table.persistence == b'u' {
         return Err(Obstacle::new(
             "it is unlogged, so the write-ahead log does not hold its changes",
@@ -340,6 +426,9 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obsta
             format!("GRANT SELECT ON {name} TO CURRENT_USER (as its owner, with the role's name)"),
         ));
     }
+    if let Some(obstacle) = table.leaves.obstacle() {
+        return Err(obstacle);
+    }
     if table.kind == b'p' && table.mixed_identity {
         let reason = "it or one of its partitions has a REPLICA IDENTITY other than DEFAULT";
         return Err(Obstacle::new(
@@ -347,22 +436,19 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obsta
             format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT, and each partition"),
         ));
     }
-    if table.identity == b'n' {
-        return Err(Obstacle::new(
-            "its REPLICA IDENTITY is NOTHING, so updates and deletes could not be published",
-            format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT"),
-        ));
+    if table.kind == b'p' && columns.iter().any(|column| column.column.name.eq_ignore_ascii_case(LEAF)) {
+        let reason = format!("it has a column {LEAF}, which is what the lake calls a row's partition");
+        return Err(Obstacle::new(reason, None));
     }
-    let Some(key) = &table.key else {
-        return Err(Obstacle::new(
-            "it has no usable key (a primary key, or REPLICA IDENTITY USING INDEX; not a deferrable one)",
-            format!("ALTER TABLE {name} ADD PRIMARY KEY (…)"),
-        ));
-    };
-    let published: Vec<_> = columns.into_iter().filter(|column| !column.generated).collect();
-    let key = key.iter().map(|number| published.iter().position(|c| c.number == *number));
-    let Some(key) = key.collect::<Option<Vec<_>>>() else {
-        return Err(Obstacle::new("its key has a generated column, which Postgres does not publish", None));
+    let leaf = (table.kind == b'p').then(leaf_column);
+    let published: Vec<_> = columns.into_iter().filter(|column| !column.generated).chain(leaf).collect();
+    if published.is_empty() {
+        return Err(Obstacle::new("it has no column that Postgres publishes", None));
+    }
+    let (key, whole_rows, without_key) = match key(table, &published) {
+        Ok(key) => (key, false, None),
+        Err(_) if table.identity == b'f' => ((0..published.len()).collect(), true, None),
+        Err(obstacle) => (Vec::new(), false, Some(obstacle)),
     };
     let schema = TableSchema {
         id: table.id.clone(),
@@ -371,12 +457,14 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obsta
             storage: table.storage,
             columns: published.iter().map(|c| c.number).collect(),
             filled: published.iter().filter(|c| c.filled).map(|c| c.number).collect(),
+            leaves: table.leaves.leaves.clone(),
+            whole_rows,
             ..Origin::default()
         },
         columns: published.iter().map(|c| c.column.clone()).collect(),
         key,
     };
-    Ok(Definition {
+    let definition = Definition {
         schema: Arc::new(schema.named_for_the_lake()),
         salt: Salt::default(),
         oid: table.oid,
@@ -388,7 +476,40 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<Definition, Obsta
         partitioned: table.kind == b'p',
         owner: table.owner.clone(),
         owned: table.owned,
+    };
+    Ok((definition, without_key))
+}
+
+/// Where the key's columns stand, or why updates and deletes cannot be published: the shop's own would fail.
+fn key(table: &TableRow, published: &[ColumnRow]) -> Result<Vec<usize>, Obstacle> {
+    let name = table.sql_name();
+    if table.identity == b'n' {
+        return Err(Obstacle::new(
+            "its REPLICA IDENTITY is NOTHING, so updates and deletes cannot be published",
+            format!(
+                "ALTER TABLE {name} REPLICA IDENTITY DEFAULT, with a primary key; or REPLICA IDENTITY FULL"
+            ),
+        ));
+    }
+    let Some(key) = &table.key else {
+        return Err(Obstacle::new(
+            "it has no usable key (a primary key, or REPLICA IDENTITY USING INDEX; not a deferrable one)",
+            format!("ALTER TABLE {name} ADD PRIMARY KEY (…), or ALTER TABLE {name} REPLICA IDENTITY FULL"),
+        ));
+    };
+    let key = key.iter().map(|number| published.iter().position(|c| c.number == *number));
+    key.collect::<Option<_>>().ok_or_else(|| {
+        Obstacle::new(
+            "its key has a generated column, which Postgres does not publish",
+            format!("ALTER TABLE {name} REPLICA IDENTITY FULL"),
+        )
     })
+}
+
+impl TableRow {
+    fn sql_name(&self) -> String {
+        format!("{}.{}", escape_identifier(&self.id.schema), escape_identifier(&self.id.name))
+    }
 }
 
 #[cfg(test)]

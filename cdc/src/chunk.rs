@@ -1,7 +1,7 @@
 //! What a change source gives.
 
 use async_trait::async_trait;
-use lakeward_change::{ChangeBatch, Lsn, StoppedTable};
+use lakeward_change::{ChangeBatch, DeadLetter, Lsn, StoppedTable};
 
 use crate::CdcError;
 
@@ -10,6 +10,8 @@ use crate::CdcError;
 pub struct Chunk {
     /// At most one batch a table, rows in stream order.
     pub batches: Vec<ChangeBatch>,
+    /// Changes that cannot be taken in, in stream order.
+    pub letters: Vec<DeadLetter>,
     /// Tables that cannot be followed any further, with the reason: their batch here is the last one.
     pub stopped: Vec<StoppedTable>,
     pub boundary: Boundary,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lakeward_postgres::{Endpoint, Roots, Verification};
 use pgwire_replication::{ReplicationClient, ReplicationConfig, SslMode, TlsConfig};
 use postgres_protocol::escape::escape_identifier;
+use tokio::time::timeout;
 use tokio_postgres::{Client, Config, config::Host};
 
 use crate::CdcError;
@@ -29,20 +30,38 @@ const SETTINGS: [(&str, &str); 13] = [
 
 /// How often Postgres is told the confirmed position, if it moved.
 pub(crate) const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// A connection may be broken without either end knowing: who has not answered a small request for so long never will.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Events between the socket and the decoder; each can be as large as a row.
 const BUFFERED_EVENTS: usize = 1024;
+
+/// The answer to a small request, which must come soon.
+///
+/// # Errors
+/// [`CdcError::Silent`] if it does not.
+pub(crate) async fn answered<T>(
+    action: &'static str,
+    answer: impl Future<Output = Result<T, CdcError>>,
+) -> Result<T, CdcError> {
+    timeout(PATIENCE, answer).await.unwrap_or(Err(CdcError::Silent { action, waited: PATIENCE }))
+}
 
 /// An ordinary session.
 pub(crate) async fn connect(url: &str) -> Result<Client, CdcError> {
     let client = lakeward_postgres::connect(url).await.map_err(CdcError::Connect)?;
     let settings: String = SETTINGS.iter().map(|(name, value)| format!("SET {name} = '{value}';")).collect();
-    client.batch_execute(&settings).await.map_err(CdcError::query("take the session settings"))?;
+    let set =
+        async { client.batch_execute(&settings).await.map_err(CdcError::query("take the session settings")) };
+    answered("take the session settings", set).await?;
     Ok(client)
 }
 
 /// A replication session that waits for commands; `publication` and `slot` matter once it streams.
 pub(crate) async fn connect_replication(config: ReplicationConfig) -> Result<ReplicationClient, CdcError> {
-    ReplicationClient::connect_gated(config).await.map_err(CdcError::replication("open a session"))
+    let connected = async {
+        ReplicationClient::connect_gated(config).await.map_err(CdcError::replication("open a session"))
+    };
+    answered("open a replication session", connected).await
 }
 
 /// The replication client's configuration for a Postgres URL.

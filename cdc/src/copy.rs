@@ -2,10 +2,16 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use lakeward_change::{RawBuilder, TableSchema, with_raw};
+use arrow::{
+    array::{BooleanArray, BooleanBufferBuilder, RecordBatch},
+    compute::filter_record_batch,
+    datatypes::SchemaRef,
+};
+use lakeward_change::{CopiedRows, DeadLetter, Op, Position, RawBuilder, TableSchema, with_raw};
 
-use crate::{CdcError, hash::Salt, protocol::Datum, table_builder::append, values::ColumnBuilder};
+use crate::{
+    CdcError, hash::Salt, letter::MOST_LETTERS, protocol::Datum, table_builder::append, values::ColumnBuilder,
+};
 
 /// A batch of wide rows ends early at this size, far below what Arrow's 32-bit offsets can hold.
 const MAX_BATCH_BYTES: usize = 64 << 20;
@@ -22,13 +28,17 @@ pub(crate) struct CopyDecoder {
     partial: Vec<u8>,
     raw: RawBuilder,
     nulled: u64,
+    /// Rows of the batch that cannot be taken in: they hold places, and are left out in the end.
+    dead: Vec<usize>,
+    letters: Vec<DeadLetter>,
+    all_letters: usize,
 }
 
 impl CopyDecoder {
     pub(crate) fn new(table: Arc<TableSchema>, salt: &Salt, batch_rows: usize) -> Self {
         Self {
             schema: table.arrow(),
-            columns: table.columns.iter().map(|c| ColumnBuilder::salted(c.column_type, salt)).collect(),
+            columns: table.columns.iter().map(|c| ColumnBuilder::new(c.column_type, salt)).collect(),
             table,
             rows: 0,
             bytes: 0,
@@ -36,6 +46,9 @@ impl CopyDecoder {
             partial: Vec::new(),
             raw: RawBuilder::default(),
             nulled: 0,
+            dead: Vec::new(),
+            letters: Vec::new(),
+            all_letters: 0,
         }
     }
 
@@ -68,45 +81,87 @@ impl CopyDecoder {
     }
 
     /// The rows so far, if any.
-    pub(crate) fn finish(&mut self) -> Result<Option<RecordBatch>, CdcError> {
+    pub(crate) fn finish(&mut self) -> Result<Option<CopiedRows>, CdcError> {
         if self.rows == 0 {
             return Ok(None);
         }
-        let columns = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)
-            .and_then(|batch| with_raw(batch, self.raw.finish(self.rows)?));
+        let mut stays = BooleanBufferBuilder::new(self.rows);
+        stays.append_n(self.rows, true);
+        self.dead.drain(..).for_each(|row| stays.set_bit(row, false));
+        let raw = self.raw.finish(self.rows);
         self.rows = 0;
         self.bytes = 0;
-        batch.map(Some).map_err(|source| CdcError::Batch { table: self.table.id.clone(), source })
+        let columns = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
+        let letters = std::mem::take(&mut self.letters);
+        let rows = RecordBatch::try_new(Arc::clone(&self.schema), columns).and_then(|rows| {
+            let rows = with_raw(rows, raw?)?;
+            if letters.is_empty() {
+                return Ok(rows);
+            }
+            filter_record_batch(&rows, &BooleanArray::new(stays.finish(), None))
+        });
+        let rows = rows.map_err(|source| CdcError::Batch { table: self.table.id.clone(), source })?;
+        Ok(Some(CopiedRows { rows, letters }))
     }
 
+    /// Takes a row in; one that cannot be is a letter.
     fn line(&mut self, line: &[u8]) -> Result<(), CdcError> {
-        let mut count = 0;
+        let (mut count, mut texts, mut taken) = (0, Vec::new(), Ok(()));
         for field in line.split(|&byte| byte == b'\t') {
             let Some(column) = self.columns.get_mut(count) else {
-                return Err(self.wrong_width());
+                taken = taken.and(Err(self.wrong_width()));
+                break;
             };
             let field = (field != b"\\N").then(|| unescape(field));
             let datum = field.as_deref().map_or(Datum::Null, Datum::Text);
-            if let Some(text) = append(column, datum, &self.table, count)? {
-                self.raw.push(self.rows, &self.table.columns[count].name, text);
-                self.nulled += 1;
+            match append(column, datum, &self.table, count) {
+                Ok(text) => texts.extend(text.map(|text| (count, text.into_owned()))),
+                Err(error) => taken = taken.and(Err(error)),
             }
             count += 1;
         }
-        if count != self.columns.len() {
-            return Err(self.wrong_width());
+        if count < self.columns.len() {
+            taken = taken.and(Err(self.wrong_width()));
+            self.columns[count..].iter_mut().for_each(ColumnBuilder::append_null);
+        }
+        match taken {
+            Ok(()) => {
+                self.nulled += texts.len() as u64;
+                for (column, text) in texts {
+                    self.raw.push(self.rows, &self.table.columns[column].name, text);
+                }
+            }
+            Err(error) => self.set_aside(line, &error)?,
         }
         self.rows += 1;
         self.bytes += line.len();
         Ok(())
     }
 
+    fn set_aside(&mut self, line: &[u8], error: &CdcError) -> Result<(), CdcError> {
+        let reason = error.with_causes();
+        self.all_letters += 1;
+        if self.all_letters > MOST_LETTERS {
+            return Err(CdcError::Flood { limit: MOST_LETTERS, within: "of a copy", reason });
+        }
+        self.dead.push(self.rows);
+        self.letters.push(DeadLetter {
+            table: self.table.id.clone(),
+            position: Position::default(),
+            op: Op::Read,
+            lsn: 0,
+            xid: None,
+            committed_at: None,
+            reason,
+            message: if self.table.has_hashes() { Vec::new() } else { line.to_vec() },
+            relation: Vec::new(),
+        });
+        Ok(())
+    }
+
     fn wrong_width(&self) -> CdcError {
-        CdcError::Sequence(format!(
-            "a copied row of table {} has another number of columns than the table",
-            self.table.id
-        ))
+        let problem = "has another number of columns than the table";
+        CdcError::Row { table: self.table.id.clone(), problem }
     }
 }
 
@@ -138,7 +193,7 @@ fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
 #[cfg(test)]
 mod tests {
     use arrow::{array::AsArray, datatypes::Int32Type};
-    use lakeward_change::{Column, ColumnType, TableId};
+    use lakeward_change::{Column, ColumnType, TableId, raw_of, raw_text};
     use proptest::prelude::*;
 
     use super::*;
@@ -181,7 +236,7 @@ mod tests {
                 decoder.push(&text.as_bytes()[start..end]).expect("valid");
                 start = end;
             }
-            let batch = decoder.finish().expect("valid").expect("rows");
+            let batch = decoder.finish().expect("valid").expect("rows").rows;
             let ids = batch.column(0).as_primitive::<Int32Type>();
             let notes = batch.column(1).as_string::<i32>();
             let read: Vec<_> = ids.values().iter().copied().zip(notes.iter().map(|n| n.map(str::to_owned))).collect();
@@ -190,12 +245,46 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_an_error() {
-        for text in ["1\n", "1\ta\tb\n", "x\ta\n"] {
-            assert!(
-                CopyDecoder::new(table(), &Salt::default(), 10).push(text.as_bytes()).is_err(),
-                "{text:?}"
-            );
-        }
+    fn a_damaged_row_is_a_letter_and_the_others_stay() {
+        let mut decoder = CopyDecoder::new(table(), &Salt::default(), 10);
+        decoder.push(b"1\ta\n2\n3\tc\td\nx\te\n5\t\xff\n6\tf\n").expect("none is an error");
+        let copied = decoder.finish().expect("valid").expect("rows");
+        assert_eq!(copied.rows.column(0).as_primitive::<Int32Type>().values(), &[1, 6]);
+        let letters: Vec<_> = copied.letters.iter().map(|letter| letter.message.as_slice()).collect();
+        assert_eq!(letters, [&b"2"[..], b"3\tc\td", b"x\te", b"5\t\xff"]);
+        assert!(copied.letters[3].reason.ends_with("not UTF-8"), "{}", copied.letters[3].reason);
+        decoder.push(b"7\tg\n").expect("valid");
+        let copied = decoder.finish().expect("valid").expect("rows");
+        assert_eq!((copied.rows.num_rows(), copied.letters.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_letter_of_a_table_with_hashes_keeps_no_bytes() {
+        let mut table = table();
+        Arc::make_mut(&mut table).columns[1].column_type = ColumnType::Hashed { salt: 1 };
+        let mut decoder = CopyDecoder::new(table, &Salt::new("salt"), 10);
+        decoder.push(b"1\ta\nx\tsecret\n").expect("none is an error");
+        let copied = decoder.finish().expect("valid").expect("rows");
+        assert_eq!((copied.rows.num_rows(), copied.letters.len()), (1, 1));
+        assert!(copied.letters[0].message.is_empty());
+    }
+
+    #[test]
+    fn texts_beside_columns_stay_with_their_rows() {
+        let mut table = table();
+        Arc::make_mut(&mut table).columns[1].column_type = ColumnType::Date;
+        let mut decoder = CopyDecoder::new(table, &Salt::default(), 10);
+        decoder.push(b"1\tinfinity\nx\tinfinity\n2\t2020-01-01\n3\t-infinity\n").expect("none is an error");
+        let copied = decoder.finish().expect("valid").expect("rows");
+        let texts = (0..3).map(|row| raw_text(raw_of(&copied.rows), row, "note"));
+        assert_eq!(texts.collect::<Vec<_>>(), [Some("infinity"), None, Some("-infinity")]);
+        assert_eq!((copied.letters.len(), decoder.nulled()), (1, 2));
+    }
+
+    #[test]
+    fn too_many_damaged_rows_are_an_error() {
+        let mut decoder = CopyDecoder::new(table(), &Salt::default(), 10_000);
+        decoder.push("x\ta\n".repeat(MOST_LETTERS).as_bytes()).expect("borne");
+        assert!(matches!(decoder.push(b"x\ta\n"), Err(CdcError::Flood { .. })));
     }
 }

@@ -178,6 +178,10 @@ async fn tables(client: &Client) -> Result<Vec<Finding>, CdcError> {
         let what = format!("table {} cannot be captured: {}", skipped.table, skipped.obstacle.reason);
         findings.push(Finding::new(Level::Warn, what, skipped.obstacle.fix));
     }
+    for (table, lacking) in catalog.without_key {
+        let what = format!("of table {table} only inserts and truncates can be captured: {}", lacking.reason);
+        findings.push(Finding::new(Level::Warn, what, lacking.fix));
+    }
     for (table, column) in catalog.omitted {
         let what = format!("column {column} of table {table} is generated: Postgres does not publish it");
         findings.push(Finding::new(Level::Warn, what, None));

@@ -31,6 +31,10 @@ pub enum CdcError {
     #[error("the replication session has ended; open the stream again")]
     Ended,
     #[error(
+        "no answer for {waited:?} to the request to {action}: the connection is broken, or the server is stuck"
+    )]
+    Silent { action: &'static str, waited: Duration },
+    #[error(
         "publication {name} {problem}; mend it with: {fix}, or name another with the source's publication setting"
     )]
     Publication { name: String, problem: String, fix: String },
@@ -46,6 +50,15 @@ pub enum CdcError {
         "the key column {column} of table {table} holds NaN, infinity or a time out of range, which the lake has no value for"
     )]
     Key { table: TableId, column: String },
+    #[error("a row of table {table} {problem}")]
+    Row { table: TableId, problem: &'static str },
+    #[error("a letter of table {table} still cannot be taken in: {reason}")]
+    Unreadable { table: TableId, reason: String },
+    #[error(
+        "more than {limit} rows {within} cannot be taken in, the last one because {reason}; `lakeward dead-letters \
+         list` shows them"
+    )]
+    Flood { limit: usize, within: &'static str, reason: String },
     #[error(
         "table {table} was rewritten or emptied just now, and the snapshot shows nothing of it: try again"
     )]
@@ -60,6 +73,8 @@ pub enum CdcError {
     OtherSystem { expected: String, found: String },
     #[error("the snapshot waits for transactions that were open before it, {waited:?} so far: {holder}")]
     HeldUp { waited: Duration, holder: String },
+    #[error("relation {relation} came after the catalog was read; open the source again")]
+    NewRelation { relation: String },
     #[error("cannot read column {column} of table {table}")]
     Value {
         table: TableId,
@@ -85,14 +100,22 @@ impl CdcError {
         match self {
             Self::Connect(source) => source.is_retryable(),
             Self::Ended
+            | Self::Silent { .. }
             | Self::Rewritten { .. }
             | Self::SlotInUse { .. }
             | Self::SlotMoved { .. }
+            | Self::NewRelation { .. }
             | Self::HeldUp { .. } => true,
             Self::Query { source, .. } => lakeward_postgres::is_retryable(source),
             Self::Replication { source, .. } => is_passing(source),
             _ => false,
         }
+    }
+
+    /// The error with its causes, on one line.
+    pub(crate) fn with_causes(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 
     pub(crate) fn query(action: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Self {

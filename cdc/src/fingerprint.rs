@@ -13,6 +13,8 @@
 //! - The *bucket* is the first two bytes of the MD5 of the key text, as a big-endian number, modulo 16,384: so many that
 //!   the rows of a bucket that differs can be listed, also those of a large table.
 //! - A table's fingerprint: for each bucket that has rows, their number and the exact sum of their hashes.
+//! - Where equal rows are counted (REPLICA IDENTITY FULL without a key), the rows are the distinct ones: the key text is
+//!   that of all columns, and the row text goes on with the entry of how many there are.
 //!
 //! A row `(1::int8, null, 'é', 0.5::numeric(12,2), true)` has the text `1:1-2:é4:0.501:t`.
 
@@ -105,30 +107,51 @@ pub(crate) fn rows_by_key(table: &Definition, keys: &[String]) -> String {
     format!(
         "SELECT {} FROM {} WHERE {key_text} = ANY (ARRAY[{}]::text[])",
         table.column_list(),
-        table.sql_source(),
+        table.sql_rows(),
         keys.join(", ")
     )
 }
 
+/// A query of the rows of a table that counts equal ones, in an order that puts those together.
+pub(crate) fn equal_rows_together(table: &Definition) -> String {
+    let texts = canonicals(table).map(|text| format!("({text})"));
+    format!(
+        "SELECT {} FROM {} ORDER BY sha256(convert_to({}, 'UTF8'))",
+        table.column_list(),
+        table.sql_rows(),
+        entries(texts)
+    )
+}
+
+/// SQL of the canonical text of each column.
+fn canonicals(table: &Definition) -> impl Iterator<Item = String> {
+    let columns = table.schema.columns.iter().zip(&table.base_types).enumerate();
+    columns.map(|(index, (column, &base))| canonical(&table.sql_column(index), column.column_type, base))
+}
+
 /// A query of `key_text`, `row_text`, `bucket` and `hash` of every row.
 fn hashes(table: &Definition) -> String {
-    let columns = table.schema.columns.iter().zip(&table.base_types).enumerate();
-    let texts: Vec<_> = columns
-        .map(|(index, (column, &base))| {
-            format!("{} AS c{index}", canonical(&table.sql_column(index), column.column_type, base))
-        })
-        .collect();
+    let texts: Vec<_> =
+        canonicals(table).enumerate().map(|(index, text)| format!("{text} AS c{index}")).collect();
     let named = |index: usize| format!("c{index}");
     // OFFSET 0 keeps the planner from writing each text's expression wherever it is used.
+    let texts_of = format!("(SELECT {} FROM {} OFFSET 0) texts", texts.join(", "), table.sql_rows());
+    let row_text = entries((0..texts.len()).map(named));
+    let rows = if table.schema.counts_rows() {
+        format!(
+            "SELECT key_text, key_text || {} AS row_text FROM \
+             (SELECT {row_text} COLLATE \"C\" AS key_text, count(*)::text AS c FROM {texts_of} GROUP BY 1) counted",
+            entries(std::iter::once("c".to_owned()))
+        )
+    } else {
+        let key_text = entries(table.schema.key.iter().copied().map(named));
+        format!("SELECT {key_text} AS key_text, {row_text} AS row_text FROM {texts_of}")
+    };
     format!(
         "SELECT key_text, row_text, \
          ('x' || left(md5(convert_to(key_text, 'UTF8')), 4))::bit(16)::int % {BUCKETS} AS bucket, \
          ('x' || left(md5(convert_to(row_text, 'UTF8')), 16))::bit(64)::bigint AS hash \
-         FROM (SELECT {} AS key_text, {} AS row_text FROM (SELECT {} FROM {} OFFSET 0) texts) entries",
-        entries(table.schema.key.iter().copied().map(named)),
-        entries((0..texts.len()).map(named)),
-        texts.join(", "),
-        table.sql_source()
+         FROM ({rows}) entries"
     )
 }
 

@@ -3,7 +3,7 @@
 //! Source: PostgreSQL documentation, "Logical Replication Message Formats". Decoding borrows from the message and
 //! checks it whole, so that reading a decoded message cannot fail.
 
-use lakeward_change::Lsn;
+use lakeward_change::{Lsn, Op};
 
 /// Microseconds between the Unix epoch and Postgres's, 2000-01-01.
 pub(crate) const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -108,6 +108,18 @@ pub enum ProtocolError {
     NotUtf8 { message: char },
     #[error("empty message")]
     Empty,
+}
+
+/// What a message is about that cannot be decoded: a change of a row, and of which relation.
+pub(crate) fn undecoded(bytes: &[u8]) -> Option<(Op, u32)> {
+    let (tag, rest) = bytes.split_first()?;
+    let op = match tag {
+        b'I' => Op::Insert,
+        b'U' => Op::Update,
+        b'D' => Op::Delete,
+        _ => return None,
+    };
+    Some((op, u32::from_be_bytes(*rest.first_chunk()?)))
 }
 
 impl<'a> Message<'a> {

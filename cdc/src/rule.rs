@@ -85,7 +85,7 @@ pub(crate) fn convert(options: &PostgresOptions, catalog: &mut Catalog) {
         for index in 0..schema.columns.len() {
             let hashed =
                 rules.iter().flat_map(|rule| &rule.hash).any(|name| name == schema.source_name(index));
-            let is_key = schema.key.contains(&index);
+            let is_key = schema.has_key() && schema.key.contains(&index);
             let column_type = &mut schema.columns[index].column_type;
             match scale.and_then(|scale| i8::try_from(scale).ok()) {
                 _ if hashed => {

@@ -13,7 +13,7 @@ use arrow::{
     compute::{concat, concat_batches},
 };
 use futures::{Stream, TryStreamExt, stream::try_unfold};
-use lakeward_change::{BucketSum, Lsn, TableId, raw_of, raw_or_null, with_raw};
+use lakeward_change::{BucketSum, CopiedRows, Lsn, TableId, raw_of, raw_or_null, with_raw};
 use pgwire_replication::ReplicationClient;
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{Client, CopyOutStream};
@@ -23,7 +23,7 @@ use crate::{
     catalog::{Catalog, Definition},
     connection::connect,
     copy::CopyDecoder,
-    fingerprint, slot,
+    fingerprint, leaves, slot,
 };
 
 /// Rows a batch of single keys' rows holds: they come together in the end.
@@ -82,17 +82,19 @@ impl Snapshot {
 
     /// All rows of a table, in batches of `batch_rows` (fewer where rows are wide) in the schema
     /// [`lakeward_change::TableSchema::arrow`], with [`lakeward_change::RAW`] where a batch needs it, over a connection of
-    /// its own.
+    /// its own. Where equal rows are counted, they come one after the other.
     pub async fn copy(
         &self,
         table: &TableId,
         batch_rows: usize,
-    ) -> Result<impl Stream<Item = Result<RecordBatch, CdcError>> + Send + use<>, CdcError> {
+    ) -> Result<impl Stream<Item = Result<CopiedRows, CdcError>> + Send + use<>, CdcError> {
         let (client, table) = self.begin(table).await?;
         hold_still(&client, table).await?;
         let columns = table.column_list();
-        let from = if table.partitioned {
-            format!("(SELECT {columns} FROM {})", table.sql_name())
+        let from = if table.schema.counts_rows() {
+            format!("({})", fingerprint::equal_rows_together(table))
+        } else if table.partitioned {
+            format!("(SELECT {columns} FROM {})", table.sql_rows())
         } else {
             format!("{} ({columns})", table.sql_name())
         };
@@ -100,12 +102,12 @@ impl Snapshot {
     }
 
     /// The rows of some keys, given by their texts, in the schema [`lakeward_change::TableSchema::arrow`]; of keys that
-    /// have no row, none.
+    /// have no row, none, nor of rows that cannot be taken in.
     pub async fn rows_by_key(&self, table: &TableId, keys: &[String]) -> Result<RecordBatch, CdcError> {
         let (client, table) = self.begin(table).await?;
         let from = format!("({})", fingerprint::rows_by_key(table, keys));
         let rows = self.copy_from(client, table, &from, FETCHED_ROWS).await?;
-        let batches: Vec<_> = rows.try_collect().await?;
+        let batches: Vec<_> = rows.map_ok(|copied| copied.rows).try_collect().await?;
         let arrow = table.schema.arrow();
         let own: Vec<usize> = (0..arrow.fields().len()).collect();
         let rows = batches.iter().map(|batch| batch.project(&own)).collect::<Result<Vec<_>, _>>();
@@ -123,7 +125,7 @@ impl Snapshot {
         table: &Definition,
         from: &str,
         batch_rows: usize,
-    ) -> Result<impl Stream<Item = Result<RecordBatch, CdcError>> + Send + use<>, CdcError> {
+    ) -> Result<impl Stream<Item = Result<CopiedRows, CdcError>> + Send + use<>, CdcError> {
         let failed = || CdcError::query(format!("copy table {}", table.schema.id));
         let rows = client.copy_out(&format!("COPY {from} TO STDOUT")).await.map_err(failed())?;
         let copy = Copy {
@@ -194,12 +196,18 @@ impl Snapshot {
 }
 
 /// Keeps the table from being rewritten or emptied while it is read. A snapshot that is older than a rewrite sees an
-/// empty table: one that came since the catalog was read is an error.
+/// empty table: one that came since the catalog was read is an error. So is another partition, which it would see whole.
 async fn hold_still(client: &Client, table: &Definition) -> Result<(), CdcError> {
     let id = &table.schema.id;
     let failed = || CdcError::query(format!("lock table {id} while it is read"));
     let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", table.sql_source());
     client.batch_execute(&lock).await.map_err(failed())?;
+    if table.partitioned {
+        return match leaves::are_still(client, table.oid).await.map_err(failed())? {
+            true => Ok(()),
+            false => Err(CdcError::Rewritten { table: id.clone() }),
+        };
+    }
     let row = client
         .query_opt("SELECT coalesce(pg_relation_filenode($1::oid), 0)", &[&table.oid])
         .await

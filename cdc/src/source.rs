@@ -4,14 +4,18 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use lakeward_change::{Lsn, Position, TableId, TableSchema};
 use pgwire_replication::ReplicationConfig;
+use postgres_protocol::escape::escape_identifier;
+use serde::Serialize;
 use tokio_postgres::Client;
 
 use crate::{
-    CdcError, Claim, PostgresStream, Salt, SchemaPolicy, SlotState, SlotWal, Snapshot, TableRule,
+    CdcError, Claim, LetterReader, PostgresStream, Salt, SchemaPolicy, SlotState, SlotWal, Snapshot,
+    TableRule,
     assembler::{Assembler, Followed},
     catalog::{Catalog, Definition},
-    connection::{connect, connect_replication, replication_config},
+    connection::{answered, connect, connect_replication, replication_config},
     error::sqlstate,
+    name::{inserts_name, slug},
     pattern::Selection,
     publication::Publication,
     rule, slot,
@@ -73,6 +77,15 @@ pub struct SkippedTable {
     pub by_definition: bool,
 }
 
+/// A table of which inserts and truncates alone are captured: without a key, its updates and deletes cannot be published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HistoryTable {
+    #[serde(flatten)]
+    pub id: TableId,
+    /// What it lacks, and what mends it.
+    pub reason: String,
+}
+
 /// A Postgres database whose changes can be read.
 pub struct PostgresSource {
     options: PostgresOptions,
@@ -89,6 +102,7 @@ pub struct PostgresSource {
     catalog: Arc<Catalog>,
     tables: Vec<Arc<TableSchema>>,
     skipped: Vec<SkippedTable>,
+    histories: Vec<HistoryTable>,
 }
 
 impl PostgresSource {
@@ -108,7 +122,8 @@ impl PostgresSource {
         let mut replication = connect_replication(config.clone()).await?;
         let system = replication.identify_system().await.map_err(CdcError::replication("identify itself"))?;
 
-        let catalog = Arc::new(read_catalog(&client, &options, &user, &publication).await?);
+        let read = read_catalog(&client, &options, &user, &slot, &publication);
+        let catalog = Arc::new(answered("read its catalog", read).await?);
         let skipped = catalog.skipped.iter().map(|skipped| SkippedTable {
             id: skipped.table.clone(),
             reason: skipped.obstacle.to_string(),
@@ -117,6 +132,7 @@ impl PostgresSource {
         Ok(Self {
             tables: catalog.tables.iter().map(|table| Arc::clone(&table.schema)).collect(),
             skipped: skipped.collect(),
+            histories: histories(&catalog),
             seen: Arc::clone(&catalog),
             catalog,
             user,
@@ -163,6 +179,11 @@ impl PostgresSource {
         &self.skipped
     }
 
+    /// Captured tables of which there is a history of inserts alone.
+    pub fn histories(&self) -> &[HistoryTable] {
+        &self.histories
+    }
+
     /// Whether the source has the table, but it is not asked for.
     pub fn is_unselected(&self, table: &TableId) -> bool {
         self.catalog.unselected.contains(table)
@@ -184,7 +205,7 @@ impl PostgresSource {
     }
 
     pub async fn slot(&self) -> Result<SlotState, CdcError> {
-        slot::state(&self.client, &self.slot).await
+        answered("read its replication slots", slot::state(&self.client, &self.slot)).await
     }
 
     /// What the server keeps for the slot; `None` if there is no slot.
@@ -211,8 +232,8 @@ impl PostgresSource {
 
     /// Tables whose definitions changed since this source was opened, and those that came or went.
     pub async fn changed_tables(&self) -> Result<Vec<TableId>, CdcError> {
-        let now = read_catalog(&self.client, &self.options, &self.user, &self.publication).await?;
-        Ok(now.differing(&self.seen))
+        let read = read_catalog(&self.client, &self.options, &self.user, &self.slot, &self.publication);
+        Ok(answered("read its catalog", read).await?.differing(&self.seen))
     }
 
     /// Captures of a table the columns that it was captured with, whatever others come; `false` if that cannot be.
@@ -229,27 +250,29 @@ impl PostgresSource {
         true
     }
 
-    /// Sees to it that the publication holds the captured tables: creates it if it is missing; one of ours gets those
-    /// that it lacks, and one whose slot is gone exactly these.
+    /// Partitioned tables whose changes were published without their partitions until now: of what is in the log
+    /// already, the truncates of partitions are missing.
+    pub fn tables_without_partitions(&self) -> impl Iterator<Item = &TableId> {
+        let partitioned =
+            self.catalog.tables.iter().filter(|table| self.catalog.via_root && table.partitioned);
+        partitioned.map(|table| &table.schema.id)
+    }
+
+    /// Sees to it that the publications hold the captured tables and tell of their partitions: creates them if they are
+    /// missing, or ours whose slot is gone; else ours are altered.
     pub async fn prepare(&self) -> Result<(), CdcError> {
         let tables = &self.catalog.tables;
         if tables.is_empty() {
             return Err(CdcError::NoTables { skipped: self.skipped.len() });
         }
         match Publication::find(&self.client, &self.publication).await? {
-            None => Publication::create(&self.client, &self.publication, tables).await,
-            Some(found) if found.ours && self.slot().await? == SlotState::Missing => {
-                Publication::set_tables(&self.client, &self.publication, tables).await
+            Some(found) if !found.ours => Ok(()),
+            Some(found) if self.slot().await? != SlotState::Missing => {
+                let inserts = Publication::find_inserts(&self.client, &self.publication).await?;
+                let ours: Vec<_> = std::iter::once(found).chain(inserts).collect();
+                Publication::arrange(&self.client, &ours, tables).await
             }
-            Some(found) if found.ours => {
-                let lacks = |table: &&Definition| !found.tables.contains_key(&table.schema.id);
-                let missing: Vec<_> = tables.iter().filter(lacks).cloned().collect();
-                if missing.is_empty() {
-                    return Ok(());
-                }
-                Publication::add_tables(&self.client, &self.publication, &missing).await
-            }
-            Some(_) => Ok(()),
+            _ => Publication::create(&self.client, &self.publication, tables).await,
         }
     }
 
@@ -288,7 +311,11 @@ impl PostgresSource {
             _ => return Err(CdcError::SlotMoved { slot: self.slot.clone() }),
         }
         let position = pgwire_replication::Lsn(from.0);
-        let config = self.config.clone().with_start_lsn(position).with_ack_lsn(position);
+        let mut config = self.config.clone().with_start_lsn(position).with_ack_lsn(position);
+        if Publication::find_inserts(&self.client, &self.publication).await?.is_some() {
+            let both = [&self.publication, &inserts_name(&self.publication)];
+            config.publication = both.map(|name| escape_identifier(name)).into();
+        }
         let mut session = connect_replication(config).await?;
         let system = session.identify_system().await.map_err(CdcError::replication("identify itself"))?;
         if system.system_id != self.system_id {
@@ -306,9 +333,15 @@ impl PostgresSource {
             let durable = *durable.get(&definition.schema.id)?;
             Some(Followed { definition: definition.clone(), durable })
         });
-        let assembler = Assembler::new(followed.collect());
+        let assembler = Assembler::new(followed.collect(), self.catalog.known.clone());
         let max_bytes = self.options.max_chunk_bytes.clamp(1, MAX_CHUNK_BYTES);
         Ok(PostgresStream::new(session, from, assembler, self.options.max_chunk_rows.max(1), max_bytes))
+    }
+
+    /// What reads the letters of a captured table again; `None` for another table.
+    pub fn letter_reader(&self, table: &TableId) -> Option<LetterReader> {
+        let definition = self.catalog.tables.iter().find(|definition| definition.schema.id == *table)?;
+        Some(LetterReader::new(definition.clone()))
     }
 
     /// How far the source's log is on its disk.
@@ -332,7 +365,7 @@ impl PostgresSource {
         slot::drop(&self.client, &self.slot).await
     }
 
-    /// Takes everything away that the capture left in the source: the slot, and the publication if we created it.
+    /// Takes everything away that the capture left in the source: the slot, and the publications that we created.
     pub async fn drop_all(&self) -> Result<(), CdcError> {
         self.drop_slot().await?;
         Publication::drop(&self.client, &self.publication).await
@@ -344,6 +377,7 @@ async fn read_catalog(
     client: &Client,
     options: &PostgresOptions,
     user: &str,
+    slot: &str,
     publication: &str,
 ) -> Result<Catalog, CdcError> {
     let selection = Selection::new(&options.include, &options.exclude);
@@ -351,46 +385,38 @@ async fn read_catalog(
     rule::leave_out(&options.rules, &mut catalog);
     rule::convert(options, &mut catalog);
     match Publication::find(client, publication).await? {
-        Some(found) if !found.ours => catalog.restrict(&found.tables, publication),
+        Some(found) if !found.ours => {
+            let theirs = escape_identifier(publication);
+            catalog.leave_out_histories(&format!(
+                "publication {theirs} is not one of ours, which take the inserts of such tables alone"
+            ));
+            catalog.restrict(&found.tables, found.via_root, publication);
+        }
         found => {
-            let published = found.map(|found| found.tables).unwrap_or_default();
-            catalog.restrict_to_owned(user, &published);
+            let inserts = Publication::find_inserts(client, publication).await?;
+            if found.is_some() && inserts.is_none() && slot::state(client, slot).await? != SlotState::Missing
+            {
+                catalog.leave_out_histories(
+                    "the replication slot is older than such tables' publication: `lakeward source drop` and a new \
+                     `lakeward ingest` begin anew with both",
+                );
+            }
+            catalog.via_root = [&found, &inserts].into_iter().flatten().any(|found| found.via_root);
+            let holds = |found: &Option<Publication>, table: &Definition| {
+                found.as_ref().is_some_and(|found| found.tables.contains_key(&table.schema.id))
+            };
+            catalog.restrict_to_owned(user, |table| {
+                holds(if table.schema.is_history() { &inserts } else { &found }, table)
+            });
         }
     }
     Ok(catalog)
 }
 
-/// A name of lower-case letters, digits and underscores, at most 54 long; a changed one carries a hash of the original.
-fn slug(name: &str) -> String {
-    const LONGEST: usize = 54;
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    if name.len() <= LONGEST && !name.is_empty() && name.chars().all(plain) {
-        return name.to_owned();
-    }
-    let lower = name.to_lowercase();
-    let kept = lower.chars().take(LONGEST - 9).map(|c| if plain(c) { c } else { '_' });
-    // FNV-1a: stable over versions of everything.
-    let hash =
-        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("{}_{hash:08x}", kept.collect::<String>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slot_names_are_valid_and_distinct() {
-        assert_eq!(slug("shop_2"), "shop_2");
-        assert_eq!(slug(&"a".repeat(54)), "a".repeat(54));
-        for name in ["Shop", "shop-eu", "läden", "", &"a".repeat(55)] {
-            let slug = slug(name);
-            assert!(
-                slug.len() <= 54
-                    && slug.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_'),
-                "{slug}"
-            );
-        }
-        assert_ne!(slug("shop-eu"), slug("shop.eu"));
-    }
+fn histories(catalog: &Catalog) -> Vec<HistoryTable> {
+    let histories = catalog.tables.iter().filter(|table| table.schema.is_history());
+    let reason = |id| catalog.without_key.get(id).map(ToString::to_string).unwrap_or_default();
+    histories
+        .map(|table| HistoryTable { id: table.schema.id.clone(), reason: reason(&table.schema.id) })
+        .collect()
 }

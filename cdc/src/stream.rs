@@ -186,7 +186,7 @@ impl PostgresStream {
                 Ok(())
             }
             ReplicationEvent::XLogData { wal_start, data, .. } => {
-                self.assembler.accept(Message::decode(&data)?, Lsn(wal_start.as_u64()))
+                self.assembler.read(&data, Lsn(wal_start.as_u64()))
             }
             ReplicationEvent::KeepAlive { wal_end, .. } => {
                 if self.assembler.open_transaction().is_none() {
@@ -209,7 +209,8 @@ impl PostgresStream {
             },
         };
         let (batches, committed_at) = self.assembler.take()?;
-        Ok(Some(Chunk { batches, stopped: self.assembler.take_stopped(), boundary, committed_at }))
+        let (letters, stopped) = (self.assembler.take_letters(), self.assembler.take_stopped());
+        Ok(Some(Chunk { batches, letters, stopped, boundary, committed_at }))
     }
 
     /// Takes in what is at hand, up to a full chunk.

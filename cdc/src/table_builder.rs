@@ -10,7 +10,7 @@ use arrow::{
     datatypes::SchemaRef,
     error::ArrowError,
 };
-use lakeward_change::{ChangeBatch, Op, Position, RawBuilder, TableSchema, with_raw};
+use lakeward_change::{ChangeBatch, Op, Position, RawBuilder, TableSchema, raw_field, with_raw};
 
 use crate::{
     CdcError,
@@ -42,11 +42,11 @@ pub(crate) struct TableBuilder {
     columns: Vec<ColumnBuilder>,
     unavailable: Vec<Option<BooleanBufferBuilder>>,
     old_keys: Option<OldKeys>,
-    /// Columns of the key whose type has values that the lake lacks.
-    risky_key: Vec<usize>,
     salt: Salt,
     /// Values that their type cannot hold, and how many there were so far.
     raw: RawBuilder,
+    /// Rows that could not be taken in whole: they hold places, and are left out in the end.
+    dead: Vec<usize>,
     pub(crate) nulled: u64,
 }
 
@@ -54,20 +54,15 @@ pub(crate) struct TableBuilder {
 struct OldKeys {
     columns: Vec<ColumnBuilder>,
     present: NullBufferBuilder,
+    raw: RawBuilder,
 }
 
 impl TableBuilder {
     pub(crate) fn new(table: Arc<TableSchema>, epoch: i64, salt: &Salt) -> Self {
         Self {
             schema: table.arrow(),
-            columns: table.columns.iter().map(|c| ColumnBuilder::salted(c.column_type, salt)).collect(),
+            columns: table.columns.iter().map(|c| ColumnBuilder::new(c.column_type, salt)).collect(),
             unavailable: table.columns.iter().map(|_| None).collect(),
-            risky_key: table
-                .key
-                .iter()
-                .copied()
-                .filter(|&i| table.columns[i].column_type.is_partial())
-                .collect(),
             table,
             epoch,
             ops: Vec::new(),
@@ -79,6 +74,7 @@ impl TableBuilder {
             old_keys: None,
             salt: salt.clone(),
             raw: RawBuilder::default(),
+            dead: Vec::new(),
             nulled: 0,
         }
     }
@@ -87,29 +83,7 @@ impl TableBuilder {
         self.ops.is_empty()
     }
 
-    /// A key column whose value the lake cannot hold, in the row or in the key before: without it the row could not be
-    /// found again.
-    pub(crate) fn lost_key<'a>(
-        &self,
-        row: impl Iterator<Item = Datum<'a>>,
-        old_key: Option<&[Datum<'a>]>,
-    ) -> Option<&str> {
-        if self.risky_key.is_empty() {
-            return None;
-        }
-        let now = row.enumerate();
-        let before =
-            old_key.into_iter().flatten().enumerate().map(|(at, datum)| (self.table.key[at], *datum));
-        let lost = now.chain(before).find(|(index, datum)| {
-            let Datum::Text(text) = datum else { return false };
-            self.risky_key.contains(index)
-                && ColumnBuilder::new(self.table.columns[*index].column_type).append_text(text)
-                    == Ok(Held::No)
-        });
-        lost.map(|(index, _)| self.table.columns[index].name.as_str())
-    }
-
-    /// Appends a change; `row` has one value a column, `old_key` one a key column.
+    /// Appends a change; `row` has one value a column, `old_key` one a key column. After an error the change is left out.
     pub(crate) fn push<'a>(
         &mut self,
         op: Op,
@@ -118,6 +92,7 @@ impl TableBuilder {
         old_key: Option<&[Datum<'a>]>,
     ) -> Result<(), CdcError> {
         let before = self.ops.len();
+        let (mut taken, mut texts, mut old_texts) = (Ok(()), Vec::new(), Vec::new());
         for (index, datum) in row.enumerate() {
             let mask = &mut self.unavailable[index];
             if datum == Datum::Unchanged && mask.is_none() {
@@ -128,9 +103,9 @@ impl TableBuilder {
             if let Some(mask) = mask {
                 mask.append(datum == Datum::Unchanged);
             }
-            if let Some(text) = append(&mut self.columns[index], datum, &self.table, index)? {
-                self.raw.push(before, &self.table.columns[index].name, text);
-                self.nulled += 1;
+            match append(&mut self.columns[index], datum, &self.table, index) {
+                Ok(text) => texts.extend(text.map(|text| (index, text))),
+                Err(error) => taken = taken.and(Err(error)),
             }
         }
         if old_key.is_some() && self.old_keys.is_none() {
@@ -140,13 +115,17 @@ impl TableBuilder {
                 (0..before).for_each(|_| column.append_null());
             }
             present.append_n_nulls(before);
-            self.old_keys = Some(OldKeys { columns, present });
+            self.old_keys = Some(OldKeys { columns, present, raw: RawBuilder::default() });
         }
         if let Some(old_keys) = &mut self.old_keys {
             old_keys.present.append(old_key.is_some());
             for (at, column) in old_keys.columns.iter_mut().enumerate() {
                 let datum = old_key.and_then(|key| key.get(at)).copied().unwrap_or(Datum::Null);
-                append(column, datum, &self.table, self.table.key[at])?;
+                let index = self.table.key[at];
+                match append(column, datum, &self.table, index) {
+                    Ok(text) => old_texts.extend(text.map(|text| (index, text))),
+                    Err(error) => taken = taken.and(Err(error)),
+                }
             }
         }
         self.ops.push(op);
@@ -155,12 +134,22 @@ impl TableBuilder {
         self.lsns.push(stamp.lsn);
         self.xids.push(stamp.xid);
         self.committed_at.push(stamp.committed_at);
+        if taken.is_err() {
+            self.dead.push(before);
+            return taken;
+        }
+        self.nulled += texts.len() as u64;
+        let name = |index: usize| self.table.columns[index].name.as_str();
+        texts.into_iter().for_each(|(index, text)| self.raw.push(before, name(index), text));
+        if let Some(old) = &mut self.old_keys {
+            old_texts.into_iter().for_each(|(index, text)| old.raw.push(before, name(index), text));
+        }
         Ok(())
     }
 
     fn key_builders(&self) -> Vec<ColumnBuilder> {
         let key = self.table.key.iter();
-        key.map(|&i| ColumnBuilder::salted(self.table.columns[i].column_type, &self.salt)).collect()
+        key.map(|&i| ColumnBuilder::new(self.table.columns[i].column_type, &self.salt)).collect()
     }
 
     /// The batch so far; the builder is empty afterwards.
@@ -171,15 +160,19 @@ impl TableBuilder {
             .and_then(|values| with_raw(values, self.raw.finish(self.ops.len())?))
             .map_err(failed)?;
         let old_keys = self.old_keys.take().map(|mut old| {
-            let columns = old.columns.iter_mut().map(ColumnBuilder::finish).collect();
-            let fields = self.table.key_arrow().fields().clone();
-            StructArray::try_new(fields, columns, old.present.finish())
+            let mut columns: Vec<_> = old.columns.iter_mut().map(ColumnBuilder::finish).collect();
+            let mut fields = self.table.key_arrow().fields().to_vec();
+            if let Some(raw) = old.raw.finish(self.ops.len())? {
+                fields.push(Arc::new(raw_field()));
+                columns.push(raw);
+            }
+            StructArray::try_new(fields.into(), columns, old.present.finish())
         });
         let unavailable = self
             .unavailable
             .iter_mut()
             .map(|mask| mask.take().map(|mut mask| BooleanArray::new(mask.finish(), None)));
-        Ok(ChangeBatch {
+        let batch = ChangeBatch {
             table: Arc::clone(&self.table),
             epoch: self.epoch,
             ops: std::mem::take(&mut self.ops),
@@ -192,11 +185,15 @@ impl TableBuilder {
             values,
             old_keys: old_keys.transpose().map_err(failed)?,
             unavailable: unavailable.collect(),
-        })
+        };
+        match std::mem::take(&mut self.dead) {
+            dead if dead.is_empty() => Ok(batch),
+            dead => batch.without(&dead).map_err(failed),
+        }
     }
 }
 
-/// Appends a value; gives its text if the type could not hold it, and null stands for it.
+/// Appends a value, after an error null; gives its text if the type could not hold it, and null stands for it.
 pub(crate) fn append<'a>(
     column: &mut ColumnBuilder,
     datum: Datum<'a>,
@@ -209,14 +206,17 @@ pub(crate) fn append<'a>(
     };
     match column.append_text(text) {
         Ok(Held::Yes) => Ok(None),
-        Ok(Held::No) if table.key.contains(&index) => {
+        Ok(Held::No) if table.has_key() && table.key.contains(&index) => {
             Err(CdcError::Key { table: table.id.clone(), column: table.columns[index].name.clone() })
         }
         Ok(Held::No) => Ok(Some(String::from_utf8_lossy(text))),
-        Err(source) => Err(CdcError::Value {
-            table: table.id.clone(),
-            column: table.columns[index].name.clone(),
-            source,
-        }),
+        Err(source) => {
+            column.append_null();
+            Err(CdcError::Value {
+                table: table.id.clone(),
+                column: table.columns[index].name.clone(),
+                source,
+            })
+        }
     }
 }

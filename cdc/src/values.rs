@@ -73,11 +73,7 @@ macro_rules! each {
 }
 
 impl ColumnBuilder {
-    pub(crate) fn new(column_type: ColumnType) -> Self {
-        Self::salted(column_type, &Salt::default())
-    }
-
-    pub(crate) fn salted(column_type: ColumnType, salt: &Salt) -> Self {
+    pub(crate) fn new(column_type: ColumnType, salt: &Salt) -> Self {
         match column_type {
             ColumnType::Bool => Self::Bool(BooleanBuilder::new()),
             ColumnType::Int2 => Self::Int2(Int16Builder::new()),
@@ -222,7 +218,7 @@ mod tests {
     use super::*;
 
     fn one(column_type: ColumnType, text: &str) -> Result<(ArrayRef, Held), ValueError> {
-        let mut builder = ColumnBuilder::new(column_type);
+        let mut builder = ColumnBuilder::new(column_type, &Salt::default());
         let held = builder.append_text(text.as_bytes())?;
         Ok((builder.finish(), held))
     }
@@ -300,7 +296,7 @@ mod tests {
         ] {
             assert!(one(column_type, text).is_err(), "{column_type:?} {text}");
         }
-        let mut builder = ColumnBuilder::new(ColumnType::Text);
+        let mut builder = ColumnBuilder::new(ColumnType::Text, &Salt::default());
         assert_eq!(builder.append_text(&[0xff]), Err(ValueError::NotUtf8));
     }
 
@@ -329,7 +325,7 @@ mod tests {
                 ColumnType::Bool, ColumnType::Int8, ColumnType::Float4, ColumnType::Text, ColumnType::Bytes, ColumnType::Date,
                 ColumnType::Numeric { precision: 10, scale: 3 }, ColumnType::Timestamp { zoned: true },
             ] {
-                let mut builder = ColumnBuilder::new(column_type);
+                let mut builder = ColumnBuilder::new(column_type, &Salt::default());
                 let appended = usize::from(builder.append_text(&bytes).is_ok());
                 prop_assert_eq!(builder.finish().len(), appended);
             }

@@ -4,7 +4,7 @@ use futures::TryStreamExt;
 use lakeward_cdc::{Boundary, CdcError, ChangeStream};
 use lakeward_change::Op;
 
-use crate::server::{Database, WAIT, changes};
+use crate::server::{Database, WAIT, changes, read_to, rows_of_chunks, table};
 
 /// What happened, without positions.
 fn shape(rows: &[crate::server::Row]) -> Vec<(Op, &str, Option<&str>)> {
@@ -124,21 +124,87 @@ async fn partitions_are_one_table() {
     .await;
     let (source, mut stream) = database.capture().await;
     assert_eq!(source.tables().iter().map(|table| table.id.name.as_str()).collect::<Vec<_>>(), ["t"]);
-    database.run("INSERT INTO t VALUES (1, 'a'), (11, 'b'); UPDATE t SET id = 12 WHERE id = 1;").await;
+    database
+        .run("INSERT INTO t VALUES (1, 'a'), (11, 'b'); UPDATE t SET id = 12 WHERE id = 1; TRUNCATE t_high, t_low")
+        .await;
+    let changed = changes(&database, &mut stream).await;
     assert_eq!(
-        shape(&changes(&database, &mut stream).await),
+        shape(&changed)[..4],
         [
-            (Op::Insert, "1|a", None),
-            (Op::Insert, "11|b", None),
+            (Op::Insert, "1|a|public.t_low", None),
+            (Op::Insert, "11|b|public.t_high", None),
             // To another partition: Postgres moves the row.
-            (Op::Delete, "1|∅", None),
-            (Op::Insert, "12|a", None),
+            (Op::Delete, "1|∅|∅", None),
+            (Op::Insert, "12|a|public.t_high", None),
         ]
+    );
+    let mut emptied: Vec<_> = shape(&changed)[4..].to_vec();
+    emptied.sort_unstable_by_key(|change| change.1);
+    assert_eq!(
+        emptied,
+        [(Op::Truncate, "∅|∅|public.t_high", None), (Op::Truncate, "∅|∅|public.t_low", None)]
     );
 }
 
 #[tokio::test]
-async fn a_key_that_the_lake_cannot_hold_stops_its_table() {
+async fn a_partition_that_came_later_is_told_by_whether_it_could_bring_rows() {
+    let database = Database::create(
+        "CREATE TABLE t(id int, note text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+         CREATE TABLE t_0 PARTITION OF t FOR VALUES FROM (0) TO (10);",
+    )
+    .await;
+    let (source, mut stream) = database.capture().await;
+    database
+        .run_each(&[
+            "INSERT INTO t VALUES (1, 'a')",
+            "CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (10) TO (20)",
+            "INSERT INTO t VALUES (11, 'b')",
+        ])
+        .await;
+    let ended = loop {
+        match stream.next().await {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&ended, CdcError::NewRelation { relation } if relation == "public.t_1"), "{ended}");
+    assert_eq!(source.changed_tables().await.unwrap(), [table("t")]);
+    database
+        .run_each(&[
+            "CREATE TABLE t_2(note text, id int PRIMARY KEY); ALTER TABLE t ATTACH PARTITION t_2 FOR VALUES FROM (20) TO (30)",
+            "CREATE TABLE t_3(id int PRIMARY KEY, note text); INSERT INTO t_3 VALUES (31)",
+            "ALTER TABLE t ATTACH PARTITION t_3 FOR VALUES FROM (30) TO (40)",
+            // In one transaction with its creation, and a whole tree below another.
+            "CREATE TABLE t_4(id int PRIMARY KEY, note text); INSERT INTO t_4 VALUES (41);
+             ALTER TABLE t ATTACH PARTITION t_4 FOR VALUES FROM (40) TO (50)",
+            "CREATE TABLE t_5(id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
+             CREATE TABLE t_50 PARTITION OF t_5 FOR VALUES FROM (50) TO (55); INSERT INTO t_5 VALUES (51)",
+            "ALTER TABLE t ATTACH PARTITION t_5 FOR VALUES FROM (50) TO (60)",
+            "CREATE TABLE t_55 PARTITION OF t_5 FOR VALUES FROM (55) TO (60); INSERT INTO t VALUES (56)",
+            "ALTER TABLE t ADD COLUMN extra int; ALTER TABLE t_1 ALTER COLUMN note SET STATISTICS 5",
+        ])
+        .await;
+    let now = database.source().await;
+    let leaves: Vec<_> =
+        now.tables()[0].origin.leaves.iter().map(|leaf| (leaf.name.as_str(), leaf.filled)).collect();
+    assert_eq!(
+        leaves,
+        [
+            ("public.t_0", false),
+            ("public.t_1", false),
+            ("public.t_2", false),
+            ("public.t_3", true),
+            ("public.t_4", true),
+            // By a tree that was attached; it may have been made before.
+            ("public.t_50", true),
+            ("public.t_55", true),
+        ]
+    );
+    assert_eq!(now.tables()[0].origin.filled, [-6], "the new column is empty");
+}
+
+#[tokio::test]
+async fn a_key_that_the_lake_cannot_hold_is_a_letter() {
     let table = "CREATE TABLE t(id int, until timestamptz, PRIMARY KEY (id, until));";
     let database = Database::create(table).await;
     let (source, mut stream) = database.capture().await;
@@ -149,18 +215,19 @@ async fn a_key_that_the_lake_cannot_hold_stops_its_table() {
             "INSERT INTO t VALUES (2, '2026-01-01')",
         ])
         .await;
-    let (mut rows, mut stopped) = (0, Vec::new());
-    while stopped.is_empty() {
-        let chunk = stream.next().await.unwrap();
-        rows += chunk.num_rows();
-        stopped.extend(chunk.stopped);
-    }
-    assert_eq!(rows, 1);
-    assert!(stopped[0].reason.contains("key column until"), "{}", stopped[0].reason);
-    // So does a copy of it.
+    let chunks = read_to(&mut stream, database.mark().await).await;
+    let ids: Vec<_> = rows_of_chunks(&chunks).into_iter().map(|row| row.values).collect();
+    assert_eq!(ids.len(), 2, "{ids:?}");
+    let letters: Vec<_> = chunks.into_iter().flat_map(|chunk| chunk.letters).collect();
+    let [letter] = &letters[..] else { panic!("{letters:?}") };
+    assert!(letter.reason.contains("key column until"), "{}", letter.reason);
+    let again = source.letter_reader(&letter.table).unwrap().read(letter).unwrap_err().to_string();
+    assert!(again.contains("key column until"), "{again}");
+    // So is a copied row.
     let snapshot = source.temporary_snapshot(WAIT).await.unwrap();
-    let copied: Result<Vec<_>, _> = snapshot.copy(&stopped[0].id, 100).await.unwrap().try_collect().await;
-    assert!(matches!(copied, Err(CdcError::Key { .. })));
+    let copied: Vec<_> = snapshot.copy(&letter.table, 100).await.unwrap().try_collect().await.unwrap();
+    assert_eq!((copied.len(), copied[0].rows.num_rows(), copied[0].letters.len()), (1, 1, 1));
+    assert_eq!(copied[0].letters[0].message, b"1\tinfinity");
 }
 
 #[tokio::test]

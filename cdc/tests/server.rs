@@ -201,5 +201,5 @@ pub fn table(name: &str) -> TableId {
 
 pub async fn copied(snapshot: &Snapshot, table: &TableId, batch_rows: usize) -> Vec<RecordBatch> {
     let batches = snapshot.copy(table, batch_rows).await.expect("a copy");
-    batches.try_collect().await.expect("all rows")
+    batches.map_ok(|copied| copied.rows).try_collect().await.expect("all rows")
 }

@@ -141,8 +141,9 @@ async fn a_cut_that_comes_too_late_is_told() {
 #[tokio::test]
 async fn an_idle_source_moves_on() {
     let database = Database::create(TABLE).await;
-    database.run("CREATE TABLE unseen(n int)").await;
     let (_, mut stream) = database.capture().await;
+    // No publication has it.
+    database.run("CREATE TABLE unseen(n int)").await;
     database.run("INSERT INTO unseen SELECT generate_series(1, 100)").await;
     let lsn = database.mark().await;
     let chunks = read_to(&mut stream, lsn).await;

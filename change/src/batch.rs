@@ -3,8 +3,13 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{BooleanArray, Int64Array, RecordBatch, StructArray, TimestampMicrosecondArray},
-    datatypes::SchemaRef,
+    array::{
+        Array, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, StructArray,
+        TimestampMicrosecondArray,
+    },
+    compute::{filter, filter_record_batch},
+    datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType},
+    error::ArrowError,
 };
 
 use crate::{Position, TableSchema};
@@ -17,7 +22,8 @@ pub enum Op {
     Insert,
     Update,
     Delete,
-    /// All rows that are older were removed; the row image is empty.
+    /// All rows that are older were removed, or those of one partition: the row image is empty, but for
+    /// [`crate::LEAF`] if there is a partition.
     Truncate,
 }
 
@@ -60,8 +66,8 @@ pub struct ChangeBatch {
     /// Row images in the schema [`TableSchema::arrow`]: the new row of inserts and updates, the key of deletes. Where a
     /// value does not fit its column, it is null there and text in one more column, [`crate::RAW`].
     pub values: RecordBatch,
-    /// For updates that changed the key: the key before, in the schema [`TableSchema::key_arrow`]; null elsewhere.
-    /// `None` if no change of the batch did.
+    /// For updates that changed the key: the key before, in the schema [`TableSchema::key_arrow`], perhaps with
+    /// [`crate::RAW`] behind it if that is the whole row; null elsewhere. `None` if no change of the batch did.
     pub old_keys: Option<StructArray>,
     /// For each column, where the source did not send the value because it is unchanged (TOAST): true = unavailable,
     /// and `values` holds null there. `None` for columns that are whole.
@@ -85,6 +91,46 @@ impl ChangeBatch {
     /// The place of the last change; `None` if there is none.
     pub fn last_position(&self) -> Option<Position> {
         self.num_rows().checked_sub(1).map(|row| self.position(row))
+    }
+
+    /// The one partition that a truncate emptied; `None` if it emptied the table.
+    pub fn truncated_leaf(&self, row: usize) -> Option<&str> {
+        let leaves = self.values.column(self.table.leaf()?).as_string_opt::<i32>()?;
+        leaves.is_valid(row).then(|| leaves.value(row))
+    }
+
+    /// All changes but those at some places.
+    ///
+    /// # Errors
+    /// If the parts differ in length.
+    pub fn without(&self, rows: &[usize]) -> Result<Self, ArrowError> {
+        let mut stays = BooleanBufferBuilder::new(self.num_rows());
+        stays.append_n(self.num_rows(), true);
+        rows.iter().for_each(|row| stays.set_bit(*row, false));
+        let stays = BooleanArray::new(stays.finish(), None);
+        let numbers =
+            |numbers| Ok::<_, ArrowError>(filter(numbers, &stays)?.as_primitive::<Int64Type>().clone());
+        let mask = |mask: &Option<BooleanArray>| {
+            let mask = mask.as_ref().map(|mask| Ok(filter(mask, &stays)?.as_boolean().clone()));
+            mask.transpose()
+        };
+        let old_keys =
+            self.old_keys.as_ref().map(|keys| Ok::<_, ArrowError>(filter(keys, &stays)?.as_struct().clone()));
+        Ok(Self {
+            table: Arc::clone(&self.table),
+            epoch: self.epoch,
+            ops: self.ops.iter().zip(stays.values()).filter(|(_, stays)| *stays).map(|(op, _)| *op).collect(),
+            commits: numbers(&self.commits)?,
+            orders: numbers(&self.orders)?,
+            lsns: numbers(&self.lsns)?,
+            xids: numbers(&self.xids)?,
+            committed_at: filter(&self.committed_at, &stays)?
+                .as_primitive::<TimestampMicrosecondType>()
+                .clone(),
+            values: filter_record_batch(&self.values, &stays)?,
+            old_keys: old_keys.transpose()?,
+            unavailable: self.unavailable.iter().map(mask).collect::<Result<_, ArrowError>>()?,
+        })
     }
 
     /// Some of the changes in a row, without a copy of their values.

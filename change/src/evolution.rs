@@ -1,12 +1,16 @@
 //! What a changed definition means for the rows that were captured under the one before.
 
-use crate::{Column, TableSchema};
+use crate::{Column, Leaf, TableSchema};
 
 /// How a table's definition relates to the one it was captured under.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// In the order of what there is to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Evolution {
     /// The captured rows are whole.
     Same,
+    /// Partitions came, and every row in them is one that the stream tells of.
+    Grown,
     /// Columns came that are null in every row from before; the captured rows are whole with nulls for them.
     Extended,
     /// Rows may have changed without a message: only a new copy is sure. Says why.
@@ -37,7 +41,7 @@ pub fn evolution(before: &TableSchema, now: &TableSchema) -> Evolution {
             return replaced(format!("column {} was dropped and added again", column.name));
         }
     }
-    if !before.key_names().eq(now.key_names()) {
+    if before.origin.whole_rows != now.origin.whole_rows || !before.key_names().eq(now.key_names()) {
         return replaced("its key has other columns".into());
     }
     let mut extended = false;
@@ -54,7 +58,27 @@ pub fn evolution(before: &TableSchema, now: &TableSchema) -> Evolution {
         }
         extended = true;
     }
-    if extended { Evolution::Extended } else { Evolution::Same }
+    let (before, now) = (&before.origin.leaves, &now.origin.leaves);
+    match regrouped(before, now) {
+        Some(reason) => replaced(reason),
+        None if extended => Evolution::Extended,
+        None if now.len() > before.len() => Evolution::Grown,
+        None => Evolution::Same,
+    }
+}
+
+/// Why rows may have come or gone together with a partition.
+fn regrouped(before: &[Leaf], now: &[Leaf]) -> Option<String> {
+    let find = |leaves: &[Leaf], table| leaves.iter().find(|leaf| leaf.table == table).cloned();
+    let gone = before.iter().find_map(|leaf| match find(now, leaf.table) {
+        None => Some(format!("partition {} is gone", leaf.name)),
+        Some(other) if other.name != leaf.name => {
+            Some(format!("partition {} is now {}", leaf.name, other.name))
+        }
+        Some(_) => None,
+    });
+    let came = || now.iter().find(|leaf| leaf.filled && find(before, leaf.table).is_none());
+    gone.or_else(|| came().map(|leaf| format!("partition {} came, perhaps with rows", leaf.name)))
 }
 
 fn retyped(before: &Column, now: &Column, rewritten: bool) -> Option<String> {
@@ -67,7 +91,7 @@ fn retyped(before: &Column, now: &Column, rewritten: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ColumnType, Origin, TableId};
+    use crate::{ColumnType, LEAF, Origin, TableId};
 
     fn table(columns: &[(&str, ColumnType, i16)]) -> TableSchema {
         let column = |&(name, column_type, _): &(&str, ColumnType, i16)| Column {
@@ -87,6 +111,13 @@ mod tests {
                 ..Origin::default()
             },
         }
+    }
+
+    fn parted(leaves: &[(u32, &str, bool)]) -> TableSchema {
+        let mut table = table(&[("id", INT, 1), (LEAF, TEXT, -6)]);
+        let leaf = |&(table, name, filled): &(u32, &str, bool)| Leaf { table, name: name.into(), filled };
+        table.origin.leaves = leaves.iter().map(leaf).collect();
+        table
     }
 
     const INT: ColumnType = ColumnType::Int4;
@@ -127,11 +158,34 @@ mod tests {
         assert!(reason(&before, &table(&[("id", INT, 1), ("a", TEXT, 3)])).contains("added again"));
         let keyed = TableSchema { key: vec![1], ..before.clone() };
         assert!(reason(&before, &keyed).contains("key"));
+        let mut counted = before.clone();
+        counted.origin.whole_rows = true;
+        assert!(reason(&before, &counted).contains("key"), "equal rows are counted from now on");
         let other = TableSchema { origin: Origin { table: 70, ..before.origin.clone() }, ..before.clone() };
         assert!(reason(&before, &other).contains("created anew"));
         let mut rewritten =
             TableSchema { origin: Origin { storage: 9, ..before.origin.clone() }, ..before.clone() };
         rewritten.columns[1].source_type = "varchar".into();
         assert!(reason(&before, &rewritten).contains("column a was"));
+    }
+
+    #[test]
+    fn only_partitions_that_may_bring_or_take_rows_ask_for_a_copy() {
+        let before = parted(&[(10, "s.a", true), (11, "s.b", false)]);
+        let same = parted(&[(11, "s.b", true), (10, "s.a", false)]);
+        assert_eq!(evolution(&before, &same), Evolution::Same, "what was there has been copied or streamed");
+        let grown = parted(&[(10, "s.a", true), (11, "s.b", false), (12, "s.c", false)]);
+        assert_eq!(evolution(&before, &grown), Evolution::Grown);
+        let mut wider = grown.clone();
+        wider.columns.insert(1, Column { name: "x".into(), ..wider.columns[1].clone() });
+        wider.origin.columns = vec![1, 2, -6];
+        assert_eq!(evolution(&before, &wider), Evolution::Extended);
+        let attached = parted(&[(10, "s.a", true), (11, "s.b", false), (12, "s.c", true)]);
+        assert!(reason(&before, &attached).contains("s.c came"));
+        assert!(reason(&before, &parted(&[(10, "s.a", true)])).contains("s.b is gone"));
+        let renamed = parted(&[(10, "s.a", true), (11, "s.old", false)]);
+        assert!(reason(&before, &renamed).contains("s.b is now s.old"));
+        let exchanged = parted(&[(10, "s.a", true), (12, "s.b", false)]);
+        assert!(reason(&before, &exchanged).contains("s.b is gone"), "dropped and created anew");
     }
 }

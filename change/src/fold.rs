@@ -1,6 +1,9 @@
 //! Folding: what remains of a run of changes is the last one of each key.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use arrow::{
     array::{
@@ -12,7 +15,7 @@ use arrow::{
     row::{Row, RowConverter, Rows, SortField},
 };
 
-use crate::{ChangeBatch, Op, Position, RawBuilder, TableSchema, raw_of, raw_text, with_raw};
+use crate::{ChangeBatch, Op, Position, RawBuilder, TableId, TableSchema, raw_of, raw_text, with_raw};
 
 /// Changes that cannot be folded: the run is not what its source promised, or was cut wrongly.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +23,11 @@ pub enum FoldError {
     #[error("a run of changes of {table} holds a truncate: split it there first")]
     Truncate { table: String },
     #[error("a change of {table} at {position:?} keeps values of a row that was deleted before it")]
-    RowGone { table: String, position: Position },
+    RowGone { table: TableId, position: Position },
     #[error(
         "{missing} rows of {table} that hold unchanged values are not in the stored table: copy the table anew"
     )]
-    NotStored { table: String, missing: usize },
+    NotStored { table: TableId, missing: usize },
     #[error("batches of {table} do not match its columns")]
     Arrow {
         table: String,
@@ -80,9 +83,12 @@ pub enum Segment {
     Changes(Vec<ChangeBatch>),
     /// All rows that are older were removed.
     Truncate(Position),
+    /// All rows in these partitions that are older were removed, by truncates of which this is the last one's place.
+    TruncateLeaves(Position, BTreeSet<String>),
 }
 
-/// Splits a run at its truncates. Of several truncates only what follows the last one matters, but all are kept.
+/// Splits a run at its truncates. Before the last truncate of a whole table nothing matters, but all is kept; truncates of
+/// partitions that follow each other are one segment.
 pub fn split_at_truncates(batches: &[ChangeBatch]) -> Vec<Segment> {
     let mut segments = Vec::new();
     let mut changes = Vec::new();
@@ -96,7 +102,17 @@ pub fn split_at_truncates(batches: &[ChangeBatch]) -> Vec<Segment> {
             if !changes.is_empty() {
                 segments.push(Segment::Changes(std::mem::take(&mut changes)));
             }
-            segments.push(Segment::Truncate(batch.position(row)));
+            let position = batch.position(row);
+            match (batch.truncated_leaf(row), segments.last_mut()) {
+                (None, _) => segments.push(Segment::Truncate(position)),
+                (Some(leaf), Some(Segment::TruncateLeaves(last, leaves))) => {
+                    *last = position;
+                    leaves.insert(leaf.to_owned());
+                }
+                (Some(leaf), _) => {
+                    segments.push(Segment::TruncateLeaves(position, BTreeSet::from([leaf.to_owned()])));
+                }
+            }
             start = row + 1;
         }
         if start < batch.num_rows() {
@@ -243,7 +259,7 @@ impl<'a> Run<'a> {
         for (column, source) in sources.iter_mut().enumerate() {
             if unavailable(column) {
                 *source = self.source(before, column).ok_or_else(|| FoldError::RowGone {
-                    table: batch.table.id.to_string(),
+                    table: batch.table.id.clone(),
                     position: batch.position(at.1),
                 })?;
             }
@@ -370,7 +386,7 @@ impl Folded {
         let found: Vec<Option<usize>> = wanted.iter().map(|key| rows.get(&key).copied()).collect();
         let missing = found.iter().filter(|row| row.is_none()).count();
         if missing > 0 {
-            return Err(FoldError::NotStored { table: table.id.to_string(), missing });
+            return Err(FoldError::NotStored { table: table.id.clone(), missing });
         }
         let mut columns = self.values.columns()[..table.columns.len()].to_vec();
         let (mut texts, stored_texts) = (self.texts(), raw_of(stored));

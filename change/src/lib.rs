@@ -5,8 +5,10 @@
 
 mod batch;
 mod checksum;
+mod count;
 mod evolution;
 mod fold;
+mod letter;
 mod naming;
 mod position;
 mod raw;
@@ -14,8 +16,10 @@ mod schema;
 
 pub use batch::{ChangeBatch, Op};
 pub use checksum::{BUCKETS, BucketSum, entry_values};
+pub use count::{Counted, count};
 pub use evolution::{Evolution, evolution};
 pub use fold::{FoldError, Folded, Segment, after, fold, halves, split_at_truncates};
+pub use letter::{CopiedRows, DeadLetter};
 pub use position::{Lsn, Position};
 pub use raw::{RAW, RawBuilder, raw_entries, raw_field, raw_of, raw_or_null, raw_text, with_raw};
-pub use schema::{Column, ColumnType, Origin, StopCause, StoppedTable, TableId, TableSchema};
+pub use schema::{Column, ColumnType, LEAF, Leaf, Origin, StopCause, StoppedTable, TableId, TableSchema};

@@ -18,8 +18,8 @@ const OWN: [&str; 15] = [
     "_unavailable",
     "_old_key",
     "_deleted",
-    "_leaf",
     "_count",
+    "_row",
     crate::RAW,
 ];
 /// With a number after it, a name that the lake uses while it reads.

@@ -119,7 +119,8 @@ pub struct Column {
 pub struct TableSchema {
     pub id: TableId,
     pub columns: Vec<Column>,
-    /// Indexes into `columns` of the key's columns, in the key's order; never empty.
+    /// Indexes into `columns` of the key's columns, in the key's order. Empty where nothing tells rows apart: then only
+    /// inserts and truncates are known, and only as a history. All columns where equal rows are counted.
     pub key: Vec<usize>,
     #[serde(default)]
     pub origin: Origin,
@@ -140,6 +141,26 @@ pub struct Origin {
     /// The source's names of columns that have another name in the lake, by that name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub renamed: BTreeMap<String, String>,
+    /// There is no key, but updates and deletes tell the whole row before: equal rows are counted.
+    #[serde(default)]
+    pub whole_rows: bool,
+    /// The partitions that hold a partitioned table's rows.
+    #[serde(default)]
+    pub leaves: Vec<Leaf>,
+}
+
+/// The column that a partitioned table has besides its own: in which partition the row is.
+pub const LEAF: &str = "_leaf";
+
+/// A partition that holds rows, at any depth below its table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaf {
+    /// As [`Origin::table`].
+    pub table: u32,
+    /// What [`LEAF`] says of its rows: `schema.name`.
+    pub name: String,
+    /// It may have had rows before it became a part of the table.
+    pub filled: bool,
 }
 
 impl TableSchema {
@@ -153,9 +174,33 @@ impl TableSchema {
         self.columns.iter().any(|column| column.column_type.is_partial())
     }
 
+    /// Whether the lake gets but a hash of some column's values.
+    pub fn has_hashes(&self) -> bool {
+        self.columns.iter().any(|column| matches!(column.column_type, ColumnType::Hashed { .. }))
+    }
+
     /// The Arrow schema of the key's columns alone, in the key's order.
     pub fn key_arrow(&self) -> SchemaRef {
         Arc::new(Schema::new(self.key.iter().map(|&i| self.columns[i].field()).collect::<Vec<_>>()))
+    }
+
+    /// The index of [`LEAF`]; `None` for a table without it.
+    pub fn leaf(&self) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == LEAF)
+    }
+
+    /// Updates and deletes cannot be known: the table is a history of inserts, without current rows.
+    pub fn is_history(&self) -> bool {
+        self.key.is_empty()
+    }
+
+    /// The current rows are the distinct ones, each with how many there are.
+    pub fn counts_rows(&self) -> bool {
+        self.origin.whole_rows
+    }
+
+    pub fn has_key(&self) -> bool {
+        !self.is_history() && !self.counts_rows()
     }
 
     pub fn key_names(&self) -> impl Iterator<Item = &str> {

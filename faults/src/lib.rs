@@ -18,7 +18,7 @@ pub use plan::SpecError;
 use plan::{Action, Plan};
 
 /// Every site; the tests visit all of them. A new one is a line here, and the call where it lies.
-pub const SITES: [&str; 8] = [
+pub const SITES: [&str; 11] = [
     // A batch of a copy is written.
     "chunk_copied",
     // Files are written, and no commit names them yet.
@@ -27,6 +27,8 @@ pub const SITES: [&str; 8] = [
     "commit_sent",
     // After it: the commit has landed, and its answer is lost.
     "commit_answered",
+    // Dead letters are committed, their table is not.
+    "letters_committed",
     // A commit reported an error, and the table is read anew to decide.
     "txn_read",
     // Before a watermark is written, and after it.
@@ -34,6 +36,10 @@ pub const SITES: [&str; 8] = [
     "watermark_written",
     // The watermark is durable, and the source does not know it yet.
     "confirm_sent",
+    // The lease was renewed in the control database.
+    "lease_renewed",
+    // A takeover has raised the term in one table, maybe not in all.
+    "term_raised",
 ];
 
 /// An error that a test asked for.

@@ -102,11 +102,13 @@ const ORDER_ITEMS: [Column; 5] = [
     required("quantity", Kind::Integer),
     required("price_per_unit", Kind::Money),
 ];
-const EVENTS: [Column; 4] = [
+const EVENTS: [Column; 5] = [
     required("event_time", Kind::Time),
     required("event_type", Kind::Text),
     required("user_id", Kind::Integer),
     required("product_id", Kind::Integer),
+    // By it the online store knows which event was deleted or changed.
+    optional("event_id", Kind::Text),
 ];
 
 impl ShopTable {

@@ -11,7 +11,10 @@ pub type Result<T, E = FeatureError> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum FeatureError {
     /// The shop lacks tables that nothing can be computed without.
-    #[error("the captured tables do not include {}; name them in the configuration or capture them", .0.join(", "))]
+    #[error(
+        "the captured tables do not include {} with a key; name them in the configuration or capture them",
+        .0.join(", ")
+    )]
     MissingTables(Vec<String>),
     /// A table lacks columns that nothing can be computed without.
     #[error("table {table} has no column {}", .columns.join(", "))]
@@ -24,6 +27,9 @@ pub enum FeatureError {
     /// The table was copied anew since the store was loaded.
     #[error("table {table} was copied anew (epoch {found}, the store holds {held}); load the store again")]
     NewEpoch { table: ShopTable, held: i64, found: i64 },
+    /// A partition of the table was emptied, and the store does not know which rows were in it.
+    #[error("a partition of table {table} was emptied; load the store again")]
+    PartitionEmptied { table: ShopTable },
     /// Labels would look past what is known.
     #[error(
         "the horizon of {horizon_days} days after a training moment ends after the newest known change; choose earlier moments"
@@ -58,7 +64,7 @@ impl FeatureError {
     /// Whether the same work may succeed when it is tried again later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NewEpoch { .. } => true,
+            Self::NewEpoch { .. } | Self::PartitionEmptied { .. } => true,
             Self::Lake(error) => error.is_retryable(),
             _ => false,
         }

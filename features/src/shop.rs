@@ -309,6 +309,8 @@ pub(crate) async fn open_silver(
     let entries: Vec<_> = ShopTable::ALL
         .into_iter()
         .filter_map(|table| Some((table, watermark.tables.get(names.id(table))?)))
+        // Without a key there are no current rows, or equal ones are one row with a number.
+        .filter(|(_, entry)| !entry.key.is_empty())
         .collect();
     require(entries.iter().map(|(table, _)| *table))?;
     let mut found = Vec::new();

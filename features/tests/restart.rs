@@ -16,12 +16,12 @@ use crate::{
 };
 
 const EPOCH: i64 = 3;
-const SNAPSHOT: i64 = 1000;
-const COMMITS: i64 = 40;
+pub const SNAPSHOT: i64 = 1000;
+pub const COMMITS: i64 = 40;
 
 /// A lake with the small shop copied at [`SNAPSHOT`].
-struct Captured {
-    lake: Lake,
+pub struct Captured {
+    pub lake: Lake,
     tables: Vec<CapturedTable>,
     _folder: tempfile::TempDir,
 }
@@ -38,7 +38,7 @@ fn base(table: ShopTable) -> Vec<RecordBatch> {
 }
 
 impl Captured {
-    async fn copy() -> Self {
+    pub async fn copy() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::open(folder.path().to_str().unwrap(), BTreeMap::new()).unwrap();
         let source = SourceRef { name: "shop".into(), system_id: "7".into() };
@@ -52,7 +52,7 @@ impl Captured {
         Self { lake, tables, _folder: folder }
     }
 
-    fn watermark(&self, lsn: i64) -> Watermark {
+    pub fn watermark(&self, lsn: i64) -> Watermark {
         Watermark {
             source: "shop".into(),
             system_id: "7".into(),
@@ -66,7 +66,7 @@ impl Captured {
         }
     }
 
-    async fn flush(&mut self, batches: &[ChangeBatch]) {
+    pub async fn flush(&mut self, batches: &[ChangeBatch]) {
         for table in &mut self.tables {
             let own: Vec<_> = batches.iter().filter(|batch| batch.table.id == *table.id()).cloned().collect();
             if !own.is_empty() {
@@ -78,7 +78,7 @@ impl Captured {
 
 /// The changes of one commit: an order with two items, and one of a cancellation, a deletion, a change of key whose long
 /// text is not sent, a view, and an emptied table with new rows.
-fn commit(number: i64) -> Vec<ChangeBatch> {
+pub fn commit(number: i64) -> Vec<ChangeBatch> {
     let at = |order| (SNAPSHOT + number, order);
     let id = 100 + number;
     let placed = order(id, 1 + number % 4, 100 * number, 60 * DAY + number * DAY);

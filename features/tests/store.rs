@@ -1,5 +1,8 @@
 //! The store's answers, one case at a time.
 
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use lakeward_change::Op;
 use lakeward_features::{
     FeatureError, MemoryStore, Money, OnlineStore, RevenueMinute, Segment, ShopBatches, ShopTable,
@@ -17,12 +20,7 @@ fn store() -> MemoryStore {
     MemoryStore::from_batches(&shop().batches()).unwrap()
 }
 
-fn put(
-    table: ShopTable,
-    op: Op,
-    at: (i64, i64),
-    image: arrow::array::RecordBatch,
-) -> lakeward_change::ChangeBatch {
+fn put(table: ShopTable, op: Op, at: (i64, i64), image: RecordBatch) -> lakeward_change::ChangeBatch {
     change_batch(table, 1, &[Change::new(op, at, image)])
 }
 
@@ -165,6 +163,41 @@ fn each_change_counts_once_and_in_order() {
     assert_eq!(store.apply(&[view.clone(), view]).unwrap(), 1);
     assert_eq!(store.product(1).unwrap().views, 1);
     assert_eq!(store.history(4, 100 * DAY)[0].views, 1);
+}
+
+#[test]
+fn events_that_change_or_go_are_not_counted_any_more() {
+    let store = store();
+    let change = |op, at, id, kind, user_id| {
+        put(ShopTable::Events, op, (at, 1), events(&[event(id, 101 * DAY, kind, user_id, 1)]))
+    };
+    let counts = || {
+        let history = store.history(4, 100 * DAY);
+        history.iter().map(|item| (item.product_id, item.views, item.carts)).collect::<Vec<_>>()
+    };
+    let before = (store.status().events, store.product(1));
+    store.apply(&[change(Op::Insert, 5, 9, "view", 4), change(Op::Insert, 6, 10, "view", 4)]).unwrap();
+    assert_eq!(counts(), [(1, 2, 0)]);
+    store.apply(&[change(Op::Update, 7, 9, "cart", 4)]).unwrap();
+    assert_eq!(counts(), [(1, 1, 1)]);
+    // Of a deleted row only the key is sent.
+    let key_alone = |id| {
+        let mut gone = change(Op::Delete, 8, id, "", 0);
+        let null = |column: &ArrayRef| new_null_array(column.data_type(), 1);
+        let columns = gone.values.columns().iter().enumerate();
+        let columns =
+            columns.map(|(index, column)| if index == 0 { Arc::clone(column) } else { null(column) });
+        gone.values = RecordBatch::try_new(gone.values.schema(), columns.collect()).unwrap();
+        gone
+    };
+    let [first, mut second] = [9, 10].map(key_alone);
+    second.orders = [2].into_iter().map(Some).collect();
+    store.apply(&[first, second]).unwrap();
+    assert!(counts().is_empty());
+    assert_eq!((store.status().events, store.product(1)), before);
+    // One that was there at the start.
+    store.apply(&[change(Op::Delete, 9, 1, "", 0)]).unwrap();
+    assert_eq!(store.status().events, before.0 - 1);
 }
 
 #[test]

@@ -7,7 +7,9 @@ use arrow::{
         Array, ArrayRef, AsArray, BooleanArray, Date32Array, Int64Array, ListBuilder, RecordBatch,
         StringArray, StringBuilder, StructArray, TimestampMicrosecondArray, new_null_array,
     },
-    datatypes::{DataType, Field, Fields, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType},
+    datatypes::{
+        DataType, Field, FieldRef, Fields, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
+    },
     error::ArrowError,
 };
 use lakeward_change::{ChangeBatch, Op, Position, TableSchema, raw_field, raw_of, raw_or_null, with_raw};
@@ -37,7 +39,8 @@ const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
     columns: Vec<String>,
-    old_key: String,
+    /// None where there is no key.
+    old_key: Option<String>,
 }
 
 impl Names {
@@ -57,14 +60,14 @@ impl Names {
         };
         Self {
             columns: table.columns.iter().map(|c| free(&c.name, &c.column_type.arrow())).collect(),
-            old_key: free(OLD_KEY, &DataType::Struct(old_key_fields(table))),
+            old_key: (!table.is_history()).then(|| free(OLD_KEY, &DataType::Struct(old_key_fields(table)))),
         }
     }
 
     /// The columns that hold a change's key, in the key's order, then the one that holds its old key.
     pub(crate) fn keys(&self, table: &TableSchema) -> Vec<&str> {
         let key = table.key.iter().map(|&column| &self.columns[column]);
-        key.chain([&self.old_key]).map(String::as_str).collect()
+        key.chain(&self.old_key).map(String::as_str).collect()
     }
 }
 
@@ -101,8 +104,11 @@ pub(crate) fn schema(table: &TableSchema, names: &Names) -> SchemaRef {
         DataType::Struct(old_key_fields(table)),
         DataType::Date32,
     ];
-    let name_of = |name: &'static str| if name == OLD_KEY { names.old_key.as_str() } else { name };
-    let added = ADDED.iter().zip(types).map(|(name, data_type)| Field::new(name_of(name), data_type, true));
+    let name_of = |name: &'static str| if name == OLD_KEY { names.old_key.as_deref() } else { Some(name) };
+    let added = ADDED
+        .iter()
+        .zip(types)
+        .filter_map(|(name, data_type)| Some(Field::new(name_of(name)?, data_type, true)));
     let own = table.columns.iter().zip(&names.columns);
     let own = own.map(|(column, name)| Field::new(name, column.column_type.arrow(), true));
     Arc::new(Schema::new(own.chain(added).chain(table.has_raw().then(raw_field)).collect::<Vec<_>>()))
@@ -113,7 +119,9 @@ fn unavailable_field() -> Field {
 }
 
 fn old_key_fields(table: &TableSchema) -> Fields {
-    table.key_arrow().fields().clone()
+    let key = table.key_arrow().fields().to_vec();
+    let raw = (table.counts_rows() && table.has_raw()).then(|| Arc::new(raw_field()));
+    key.into_iter().chain(raw).collect()
 }
 
 /// Copied rows: positions before every streamed one, `first` the number of rows copied before these.
@@ -141,9 +149,9 @@ pub(crate) fn copied(
         null("_committed_at")?,
         times(taken_at, length),
         null("_unavailable")?,
-        null(&names.old_key)?,
-        dates(taken_at, length),
     ]);
+    columns.extend(names.old_key.as_deref().map(null).transpose()?);
+    columns.push(dates(taken_at, length));
     columns.extend(table.has_raw().then(|| raw_or_null(rows)));
     RecordBatch::try_new(schema, columns)
 }
@@ -156,13 +164,18 @@ pub(crate) fn streamed(
 ) -> Result<RecordBatch, ArrowError> {
     let length = changes.num_rows();
     let schema = schema(&changes.table, names);
-    let old_keys = match &changes.old_keys {
-        Some(old) => Arc::new(StructArray::try_new(
-            old_key_fields(&changes.table),
-            old.columns().to_vec(),
-            old.nulls().cloned(),
-        )?) as ArrayRef,
-        None => new_null_array(schema.field_with_name(&names.old_key)?.data_type(), length),
+    let old_keys = match (&changes.old_keys, &names.old_key) {
+        (_, None) => None,
+        (Some(old), _) => {
+            let fields = old_key_fields(&changes.table);
+            let column = |field: &FieldRef| match old.column_by_name(field.name()) {
+                Some(values) => Arc::clone(values),
+                None => new_null_array(field.data_type(), length),
+            };
+            let columns = fields.iter().map(column).collect();
+            Some(Arc::new(StructArray::try_new(fields, columns, old.nulls().cloned())?) as ArrayRef)
+        }
+        (None, Some(name)) => Some(new_null_array(schema.field_with_name(name)?.data_type(), length)),
     };
     let mut columns = changes.values.columns()[..changes.table.columns.len()].to_vec();
     columns.extend([
@@ -175,9 +188,9 @@ pub(crate) fn streamed(
         Arc::new(changes.committed_at.clone().with_timezone("UTC")),
         times(ingested_at, length),
         unavailable(changes),
-        old_keys,
-        dates(ingested_at, length),
     ]);
+    columns.extend(old_keys);
+    columns.push(dates(ingested_at, length));
     columns.extend(changes.table.has_raw().then(|| raw_or_null(&changes.values)));
     RecordBatch::try_new(schema, columns)
 }
@@ -236,7 +249,8 @@ fn batch(
                 .ok_or_else(|| ArrowError::ParseError("an operation that no writer stores".to_owned()))
         })
         .collect::<Result<_, _>>()?;
-    let old_keys = column(rows, &names.old_key)?.as_struct();
+    let old_keys = names.old_key.as_ref().map(|name| column(rows, name)).transpose()?;
+    let old_keys = old_keys.map(|keys| keys.as_struct().clone());
     let unavailable = column(rows, "_unavailable")?.as_list::<i32>();
     let values: Vec<ArrayRef> =
         names.columns.iter().map(|name| column(rows, name).cloned()).collect::<Result<_, _>>()?;
@@ -255,7 +269,7 @@ fn batch(
                 .filter(|raw| raw.null_count() < raw.len())
                 .map(|raw| Arc::new(raw.clone()) as ArrayRef),
         )?,
-        old_keys: (old_keys.null_count() < old_keys.len()).then(|| old_keys.clone()),
+        old_keys: old_keys.filter(|keys| keys.null_count() < keys.len()),
         unavailable: table
             .columns
             .iter()

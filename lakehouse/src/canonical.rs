@@ -16,6 +16,7 @@ use arrow::{
     error::ArrowError,
 };
 use lakeward_change::{ColumnType, TableSchema, raw_of, raw_text};
+use sha2::{Digest, Sha256};
 
 /// Calls with the canonical texts of each row's key and of the row. `batch` has the schema's columns in their order, and
 /// perhaps the column of texts that stand for values which those cannot hold.
@@ -54,6 +55,16 @@ pub(crate) fn for_each_row(
         visit(&key, &row);
     }
     Ok(())
+}
+
+/// What tells each row from others where equal ones are counted: hexadecimal digits of half the SHA-256 of its text.
+pub(crate) fn row_ids(schema: &TableSchema, batch: &RecordBatch) -> Result<StringArray, ArrowError> {
+    let mut ids = Vec::with_capacity(batch.num_rows());
+    for_each_row(schema, batch, |_, row| {
+        let digest = Sha256::digest(row);
+        ids.push(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>());
+    })?;
+    Ok(StringArray::from(ids))
 }
 
 fn text(column_type: ColumnType, values: &ArrayRef) -> Result<StringArray, ArrowError> {

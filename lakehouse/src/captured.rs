@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use backon::Retryable;
 use lakeward_change::{
-    ChangeBatch, Evolution, Lsn, Position, Segment, TableId, TableSchema, after, fold, halves,
+    ChangeBatch, Evolution, Lsn, Position, Segment, TableId, TableSchema, after, count, fold, halves,
     split_at_truncates,
 };
 
@@ -14,6 +14,7 @@ use crate::{
     commit::{Work, backoff},
     definition,
     half::Half,
+    letters::Letters,
     silver::{self, Upsert},
     table::Table,
 };
@@ -29,20 +30,22 @@ pub struct SourceRef {
     pub system_id: String,
 }
 
-/// The versions that a table's two halves have; -1 where there is no table yet.
+/// The versions that a table's two halves have; -1 where there is no table yet, and for silver of a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableVersions {
     pub bronze: i64,
     pub silver: i64,
 }
 
-/// Bronze and silver of one source table. There must be one value of this for a table at a time, in one process.
+/// Bronze and silver of one source table; of a history ([`TableSchema::is_history`]) bronze alone. There must be one
+/// value of this for a table at a time, in one process.
 pub struct CapturedTable {
     pub(crate) lake: Lake,
     pub(crate) source: SourceRef,
     pub(crate) schema: Arc<TableSchema>,
     pub(crate) bronze: Half,
     pub(crate) silver: Half,
+    pub(crate) letters: Letters,
     /// How `schema` relates to what the halves were captured under.
     pub(crate) evolution: Evolution,
     /// A call failed or was dropped midway: what is durable must be read anew.
@@ -76,8 +79,9 @@ impl CapturedTable {
         };
         let (bronze, silver) = (half(Layer::Bronze).await?, half(Layer::Silver).await?);
         let evolution = definition::since([&bronze, &silver], &schema)?;
+        let letters = Letters::open(lake, source, &schema.id, durable(&schema, &bronze, &silver)).await?;
         let (lake, source) = (lake.clone(), source.clone());
-        Ok(Self { lake, source, schema, bronze, silver, evolution, stale: false })
+        Ok(Self { lake, source, schema, bronze, silver, letters, evolution, stale: false })
     }
 
     /// Makes this the writer of the owner with `term`, which every commit then carries: one with an earlier term fails
@@ -103,10 +107,14 @@ impl CapturedTable {
         self.bronze.epoch.max(self.silver.epoch)
     }
 
+    /// The epoch for a new copy: one that nothing was written under, also by a copy that died.
+    pub fn next_epoch(&self) -> i64 {
+        self.epoch().max(self.letters.epoch).map_or(1, |seen| seen + 1)
+    }
+
     /// How far the source is durable in both halves; `None` if there is no whole copy of this source.
     pub fn durable(&self) -> Option<Position> {
-        let (bronze, silver) = (self.bronze.durable?, self.silver.durable?);
-        (bronze.epoch == silver.epoch).then(|| bronze.min(silver))
+        durable(&self.schema, &self.bronze, &self.silver)
     }
 
     /// Where a consistent cut can be made at the earliest: everything that either half holds committed before.
@@ -115,14 +123,13 @@ impl CapturedTable {
             // Copied rows, at order 0, are what committed before their snapshot.
             half.durable.map(|durable| Lsn::from_i64(durable.commit + i64::from(durable.order > 0)))
         };
-        beyond(&self.bronze).max(beyond(&self.silver)).unwrap_or_default()
+        let silver = if self.schema.is_history() { None } else { beyond(&self.silver) };
+        beyond(&self.bronze).max(silver).unwrap_or_default()
     }
 
     pub fn versions(&self) -> TableVersions {
-        TableVersions {
-            bronze: self.bronze.table.version().unwrap_or(-1),
-            silver: self.silver.table.version().unwrap_or(-1),
-        }
+        let silver = self.silver.table.version().filter(|_| !self.schema.is_history());
+        TableVersions { bronze: self.bronze.table.version().unwrap_or(-1), silver: silver.unwrap_or(-1) }
     }
 
     pub fn bronze_path(&self) -> &str {
@@ -140,14 +147,19 @@ impl CapturedTable {
             epoch: self.epoch().unwrap_or_default(),
             bronze_path: self.bronze.table.path.clone(),
             bronze_version: versions.bronze,
-            silver_path: self.silver.table.path.clone(),
+            silver_path: if self.schema.is_history() {
+                String::new()
+            } else {
+                self.silver.table.path.clone()
+            },
             silver_version: versions.silver,
-            key: self.schema.key_names().map(str::to_owned).collect(),
+            key: self.schema.key_names().filter(|_| self.schema.has_key()).map(str::to_owned).collect(),
         }
     }
 
     /// Appends changes to bronze, then merges them into silver. Changes that are durable already are skipped, each
-    /// half by its own position, so a source may repeat itself from any point. `batches` are in position order;
+    /// half by its own position, so a source may repeat itself from any point; so are those that were [set
+    /// aside](Self::set_aside). `batches` are in position order;
     /// `complete` says that no more changes of the last one's transaction will come; `ingested_at` (microseconds UTC)
     /// is stored with the rows.
     ///
@@ -165,9 +177,14 @@ impl CapturedTable {
         if complete {
             end.order = i64::MAX;
         }
+        let alive = self.alive(batches)?;
+        let batches = alive.as_deref().unwrap_or(batches);
         self.stale = true;
         self.append(batches, end, ingested_at).await?;
-        self.merge(batches, end).await?;
+        if !self.schema.is_history() {
+            self.merge(batches, end).await?;
+        }
+        self.pass_letters();
         self.stale = false;
         Ok(())
     }
@@ -191,26 +208,50 @@ impl CapturedTable {
 
     async fn merge(&mut self, batches: &[ChangeBatch], end: Position) -> Result<(), LakeError> {
         let mut segments = split_at_truncates(&after(batches, self.silver.position()?));
-        // What lies before the last truncate leaves nothing behind.
+        // What lies before the last truncate of the whole table leaves nothing behind.
         if let Some(last) = segments.iter().rposition(|segment| matches!(segment, Segment::Truncate(_))) {
             segments.drain(..last);
         }
         let last = segments.len().saturating_sub(1);
         for (index, segment) in segments.iter().enumerate() {
+            let at = |position| if index == last { end } else { position };
             match segment {
                 Segment::Truncate(position) => {
-                    let at = if index == last { end } else { *position };
-                    self.silver
-                        .commit(&self.source, &Work::Replace { files: Vec::new(), definition: None }, at)
-                        .await?;
+                    let work = Work::Replace { files: Vec::new(), definition: None };
+                    self.silver.commit(&self.source, &work, at(*position)).await?;
                 }
-                Segment::Changes(changes) => self.merge_changes(changes, end).await?,
+                Segment::TruncateLeaves(position, leaves) => {
+                    let session = self.lake.session();
+                    let work = Work::RemoveLeaves { leaves, session: &session };
+                    self.silver.commit(&self.source, &work, at(*position)).await?;
+                }
+                Segment::Changes(changes) => {
+                    let position = changes.last().and_then(ChangeBatch::last_position);
+                    let at = position.map_or(end, at);
+                    if self.schema.counts_rows() {
+                        self.merge_counts(changes, at).await?;
+                    } else {
+                        self.merge_changes(changes, at).await?;
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    /// Merges a run without truncates, in parts where too many stored rows would have to be read at once.
+    /// Adds what a run without truncates alters in the numbers of equal rows. That happens once, since the position that
+    /// the same commit carries says from where on changes count.
+    async fn merge_counts(&mut self, changes: &[ChangeBatch], end: Position) -> Result<(), LakeError> {
+        let counted = count(changes)?;
+        let session = self.lake.session();
+        let upsert = Upsert::counting(&self.schema, &counted, &session)
+            .map_err(LakeError::arrow(&self.silver.table.path))?;
+        let work = if counted.counts.is_empty() { Work::Nothing } else { Work::Merge(&upsert) };
+        self.silver.commit(&self.source, &work, end).await
+    }
+
+    /// Merges a run without truncates, in parts where too many stored rows would have to be read at once. Afterwards the
+    /// table is durable up to `end`.
     async fn merge_changes(&mut self, changes: &[ChangeBatch], end: Position) -> Result<(), LakeError> {
         let session = self.lake.session();
         let mut runs = vec![changes.to_vec()];
@@ -265,8 +306,18 @@ impl CapturedTable {
                 half.table.reload().await?;
                 half.read_progress(&self.source).await?;
             }
+            self.letters.read(self.durable()).await?;
             self.stale = false;
         }
         Ok(())
     }
+}
+
+/// How far the source is durable in both halves, or in the one that a history has.
+fn durable(schema: &TableSchema, bronze: &Half, silver: &Half) -> Option<Position> {
+    if schema.is_history() {
+        return bronze.durable;
+    }
+    let (bronze, silver) = (bronze.durable?, silver.durable?);
+    (bronze.epoch == silver.epoch).then(|| bronze.min(silver))
 }

@@ -26,7 +26,7 @@ pub(crate) fn check_same(table: &str, before: &TableSchema, now: &TableSchema) -
             "the column {:?} of type {} is now {:?} of type {}",
             old.name, old.source_type, new.name, new.source_type
         )
-    } else if before.key != now.key {
+    } else if before.key != now.key || before.counts_rows() != now.counts_rows() {
         "its key has other columns".to_owned()
     } else {
         return Ok(());

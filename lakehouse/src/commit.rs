@@ -4,10 +4,14 @@
 //! anew and its transaction identifiers decide: a commit whose answer was lost has landed all the same, and the
 //! store's own retry can turn one's own success into "already exists".
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use deltalake::{
+    datafusion::prelude::SessionContext,
     kernel::{
         Action, Add, Metadata, Remove, Transaction,
         transaction::{CommitBuilder, CommitProperties, TableReference},
@@ -19,7 +23,7 @@ use lakeward_faults::failpoint;
 
 use crate::{
     LakeError,
-    silver::Upsert,
+    silver::{Upsert, remove_leaves},
     table::{Partition, Table},
 };
 
@@ -46,6 +50,8 @@ pub(crate) enum Work<'a> {
     /// Removes exactly these files and adds some; moves no position, so it needs no identifiers
     /// of its own.
     Exchange { removed: Vec<Remove>, added: Vec<Add>, operation: DeltaOperation },
+    /// Removes the rows of some partitions of the source's table; nothing but the identifiers if there are none.
+    RemoveLeaves { leaves: &'a BTreeSet<String>, session: &'a SessionContext },
     /// Updates, inserts and deletes rows by key; nothing but the identifiers if no row changes.
     Merge(&'a Upsert<'a>),
 }
@@ -150,6 +156,12 @@ async fn send(table: &Table, work: &Work<'_>, txns: &[Txn]) -> Result<DeltaTable
         Work::Exchange { removed, added, operation } => {
             let removed = removed.iter().cloned().map(Action::Remove);
             (removed.chain(adds(added)).collect(), operation.clone())
+        }
+        Work::RemoveLeaves { leaves, session } => {
+            if let Some(state) = remove_leaves(table, leaves, session, properties(txns)).await? {
+                return Ok(state);
+            }
+            (Vec::new(), write(SaveMode::Append)?)
         }
         Work::Merge(upsert) => {
             if let Some(state) = upsert.merge(table, properties(txns)).await? {

@@ -2,85 +2,135 @@
 
 use std::pin::pin;
 
-use arrow::array::RecordBatch;
+use arrow::{array::RecordBatch, error::ArrowError};
 use deltalake::datafile::writer::DeltaWriter;
 use futures::{Stream, TryStreamExt};
-use lakeward_change::{Evolution, Lsn, Position};
+use lakeward_change::{CopiedRows, Evolution, Lsn, Position};
 use lakeward_faults::failpoint;
 
 use crate::{
     CapturedTable, LakeError, bronze,
     commit::Work,
+    runs::RunLength,
     silver,
     table::{Table, abandon},
 };
 
 impl CapturedTable {
     /// Copies the table: files are written beside what there is, then one commit a half puts them in its place (in
-    /// bronze: adds them) under the new epoch. `rows` are batches in [`TableSchema::arrow`] as the snapshot at
+    /// bronze: adds them) under the new epoch; what cannot be taken in is kept as dead letters, before these commits.
+    /// `rows` are batches in [`TableSchema::arrow`] as the snapshot at
     /// `snapshot` saw them at `taken_at` (microseconds UTC); `progress` hears how many have been written. Returns how
     /// many there were.
     ///
     /// # Errors
-    /// If `epoch` is not greater than [`Self::epoch`], `rows` gives an error, or the store fails.
+    /// If `epoch` is less than [`Self::next_epoch`], `rows` gives an error, or the store fails.
     ///
     /// [`TableSchema::arrow`]: lakeward_change::TableSchema::arrow
-    pub async fn copy<E>(
+    pub async fn copy<R, E>(
         &mut self,
         epoch: i64,
         snapshot: Lsn,
         taken_at: i64,
-        rows: impl Stream<Item = Result<RecordBatch, E>> + Send,
+        rows: impl Stream<Item = Result<R, E>> + Send,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<u64, LakeError>
     where
+        R: Into<CopiedRows>,
         E: std::error::Error + Send + Sync + 'static,
     {
         self.refresh_if_stale().await?;
-        if let Some(seen) = self.epoch().filter(|seen| *seen >= epoch) {
-            return Err(LakeError::Epoch { table: self.schema.id.to_string(), epoch: seen, found: epoch });
+        if epoch < self.next_epoch() {
+            let (table, seen) = (self.schema.id.to_string(), self.next_epoch() - 1);
+            return Err(LakeError::Epoch { table, epoch: seen, found: epoch });
         }
         self.stale = true;
         self.create().await?;
         self.extend_bronze().await?;
         let at = Position { epoch, commit: snapshot.as_i64(), order: 0 };
         let mut bronze = Files::new(&self.bronze.table, bronze::schema(&self.schema, &self.bronze_names()))?;
-        let mut silver = Files::new(&self.silver.table, silver::schema(&self.schema))?;
+        let mut silver = match self.schema.is_history() {
+            true => None,
+            false => Some(Files::new(&self.silver.table, silver::schema(&self.schema))?),
+        };
+        let mut runs = RunLength::default();
         let names = self.bronze_names();
         let copied = async {
-            let mut copied = 0;
+            let (mut copied, mut letters) = (0, Vec::new());
             let mut rows = pin!(rows);
             while let Some(batch) = rows.try_next().await.map_err(|error| self.rows_failed(error))? {
+                let CopiedRows { rows: batch, letters: dead } = batch.into();
                 let arrow = LakeError::arrow(&self.silver.table.path);
-                let changes = bronze::copied(&self.schema, &names, &batch, at, copied as i64, taken_at)
-                    .map_err(&arrow)?;
-                let current = silver::copied(&self.schema, &batch, at).map_err(&arrow)?;
-                futures::try_join!(bronze.write(changes), silver.write(current))?;
+                // Letters take their places among the rows: no two of either share one.
+                let first = copied as i64 + letters.len() as i64;
+                let changes =
+                    bronze::copied(&self.schema, &names, &batch, at, first, taken_at).map_err(&arrow)?;
+                let current = self.current(&mut runs, &batch, at).map_err(&arrow)?;
+                let silver = async {
+                    match (&mut silver, current) {
+                        (Some(silver), Some(current)) => silver.write(current).await,
+                        _ => Ok(()),
+                    }
+                };
+                futures::try_join!(bronze.write(changes), silver)?;
                 copied += batch.num_rows() as u64;
+                for mut letter in dead {
+                    let order = -(copied as i64 + letters.len() as i64 + 1);
+                    letter.position = Position { order, ..at };
+                    letter.lsn = at.commit;
+                    letters.push(letter);
+                }
                 progress(copied);
                 failpoint("chunk_copied").await?;
             }
-            Ok(copied)
+            if let (Some(silver), Some(last)) = (&mut silver, runs.finish()) {
+                let arrow = LakeError::arrow(&self.silver.table.path);
+                silver.write(silver::copied_counts(&self.schema, &last, at).map_err(arrow)?).await?;
+            }
+            Ok((copied, letters))
         };
-        let copied = match copied.await {
+        let (copied, letters) = match copied.await {
             Ok(copied) => copied,
             Err(error) => {
                 bronze.abandon().await;
-                silver.abandon().await;
+                if let Some(silver) = silver {
+                    silver.abandon().await;
+                }
                 return Err(error);
             }
         };
-        let (changes, current) = (bronze.close().await?, silver.close().await?);
-        failpoint("file_put").await?;
-        self.bronze.commit(&self.source, &Work::Append(changes), at).await?;
-        let definition = match &self.evolution {
-            Evolution::Same => None,
-            _ => Some(Box::new(self.silver.table.redefined(&self.silver_definition())?)),
+        let changes = bronze.close().await?;
+        let current = match silver {
+            Some(silver) => Some(silver.close().await?),
+            None => None,
         };
-        self.silver.commit(&self.source, &Work::Replace { files: current, definition }, at).await?;
+        failpoint("file_put").await?;
+        self.set_aside_copied(&letters, taken_at).await?;
+        self.bronze.commit(&self.source, &Work::Append(changes), at).await?;
+        if let Some(files) = current {
+            let definition = match &self.evolution {
+                Evolution::Same => None,
+                _ => Some(Box::new(self.silver.table.redefined(&self.silver_definition())?)),
+            };
+            self.silver.commit(&self.source, &Work::Replace { files, definition }, at).await?;
+        }
         self.evolution = Evolution::Same;
         self.stale = false;
         Ok(copied)
+    }
+
+    /// What a batch of the copy adds to silver.
+    fn current(
+        &self,
+        runs: &mut RunLength,
+        batch: &RecordBatch,
+        at: Position,
+    ) -> Result<Option<RecordBatch>, ArrowError> {
+        if self.schema.counts_rows() {
+            let runs = runs.push(&self.schema, batch)?;
+            return runs.map(|runs| silver::copied_counts(&self.schema, &runs, at)).transpose();
+        }
+        if self.schema.is_history() { Ok(None) } else { silver::copied(&self.schema, batch, at).map(Some) }
     }
 
     fn rows_failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> LakeError {
@@ -90,6 +140,9 @@ impl CapturedTable {
     async fn create(&mut self) -> Result<(), LakeError> {
         let definition = self.bronze_definition();
         self.bronze.table.create(&definition).await?;
+        if self.schema.is_history() {
+            return Ok(());
+        }
         let definition = self.silver_definition();
         self.silver.table.create(&definition).await
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lakeward_change::{Evolution, RAW, TableSchema, evolution};
+use lakeward_change::{Evolution, LEAF, RAW, TableSchema, evolution};
 
 use crate::{
     CapturedTable, Lake, LakeError, bronze,
@@ -16,12 +16,12 @@ const SILVER_FILE_BYTES: u64 = 32 << 20;
 const BRONZE_FILE_BYTES: u64 = 128 << 20;
 
 impl Lake {
-    /// The definition that a silver table was captured under; `None` if there is no such table.
+    /// The definition that a bronze or silver table was captured under; `None` if there is no such table.
     ///
     /// # Errors
     /// If the store fails, or the definition is damaged.
-    pub async fn definition(&self, silver_path: &str) -> Result<Option<TableSchema>, LakeError> {
-        Table::open(self, silver_path).await?.captured_schema()
+    pub async fn definition(&self, path: &str) -> Result<Option<TableSchema>, LakeError> {
+        Table::open(self, path).await?.captured_schema()
     }
 }
 
@@ -32,19 +32,21 @@ impl CapturedTable {
         &self.evolution
     }
 
-    /// Adds the columns that came, null in all rows so far. For another [`Evolution`] than `Extended` there is
-    /// nothing to do here: a copy gives the table its new definition.
+    /// Takes in the columns that came, null in all rows so far, and the partitions that came without rows. For another
+    /// [`Evolution`] than `Extended` or `Grown` there is nothing to do here: a copy gives the table its new definition.
     ///
     /// # Errors
     /// If the store fails, or another writer has committed.
     pub async fn extend(&mut self) -> Result<(), LakeError> {
-        if self.evolution != Evolution::Extended {
+        if !matches!(self.evolution, Evolution::Extended | Evolution::Grown) {
             return Ok(());
         }
         self.stale = true;
         self.extend_bronze().await?;
-        let metadata = self.silver.table.redefined(&self.silver_definition())?;
-        self.silver.define(metadata).await?;
+        if !self.schema.is_history() {
+            let metadata = self.silver.table.redefined(&self.silver_definition())?;
+            self.silver.define(metadata).await?;
+        }
         self.evolution = Evolution::Same;
         self.stale = false;
         Ok(())
@@ -89,9 +91,11 @@ impl CapturedTable {
     }
 }
 
-/// Names of the key's columns and the added ones.
+/// Names of the key's columns, of that of the partition, and the added ones.
 fn statistics(table: &TableSchema, added: &[&str]) -> Vec<String> {
-    table.key_names().chain(added.iter().copied()).map(str::to_owned).collect()
+    let key = table.key_names().filter(|_| table.has_key());
+    let leaf = table.leaf().map(|_| LEAF);
+    key.chain(leaf).chain(added.iter().copied()).map(str::to_owned).collect()
 }
 
 /// Whether the half was made before values that their columns cannot hold had a column.
@@ -100,18 +104,17 @@ fn lacks_raw(half: &Half, table: &TableSchema) -> bool {
     table.has_raw() && stored.is_some_and(|stored| stored.field_with_name(RAW).is_err())
 }
 
-/// How the definition relates to those that the halves have; the greater change of the two.
+/// How the definition relates to those that the halves have; the greater change of the two. Silver of what is now a
+/// history is what was left behind.
 pub(crate) fn since(halves: [&Half; 2], now: &TableSchema) -> Result<Evolution, LakeError> {
     let mut greatest = Evolution::Same;
-    for half in halves {
+    for half in halves.into_iter().take(if now.is_history() { 1 } else { 2 }) {
         let Some(stored) = half.table.captured_schema()? else { continue };
-        match evolution(&stored, now) {
-            Evolution::Same if !lacks_raw(half, now) => {}
-            Evolution::Same if greatest == Evolution::Same => greatest = Evolution::Extended,
-            Evolution::Same => {}
-            Evolution::Extended if greatest != Evolution::Same => {}
-            change => greatest = change,
-        }
+        let change = match evolution(&stored, now) {
+            Evolution::Same if lacks_raw(half, now) => Evolution::Extended,
+            change => change,
+        };
+        greatest = greatest.max(change);
     }
     Ok(greatest)
 }

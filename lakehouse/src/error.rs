@@ -3,6 +3,7 @@
 use deltalake::{DeltaTableError, datafusion::error::DataFusionError, kernel::transaction::TransactionError};
 use lakeward_change::{FoldError, Position};
 use lakeward_faults::Injected;
+use parquet::errors::ParquetError;
 
 /// `table` is a table's path relative to the lake, as `silver/orders`.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,8 @@ pub enum LakeError {
     OtherWriter { table: String },
     #[error("{table} holds no whole copy of its source: copy it first")]
     NotCopied { table: String },
+    #[error("{table} has no key to find its rows by: copy it anew")]
+    NoKey { table: String },
     #[error("changes of {table} are of epoch {found}, the table is at epoch {epoch}")]
     Epoch { table: String, epoch: i64, found: i64 },
     #[error("the definition of {table} has changed: {difference}")]
@@ -81,6 +84,11 @@ fn store_may_recover(error: &object_store::Error) -> bool {
     )
 }
 
+/// Of a store's failure while a file's footer was read the text is all that is passed on.
+fn footer_may_be_read(error: &ParquetError) -> bool {
+    matches!(error, ParquetError::General(text) if text.contains("Object Store error"))
+}
+
 /// The kernel does not give its causes as sources.
 fn kernel_may_recover(error: &delta_kernel::Error) -> bool {
     match error {
@@ -98,6 +106,7 @@ impl LakeError {
         std::iter::successors(Some(first), |error| error.source()).any(|error| {
             error.downcast_ref().is_some_and(store_may_recover)
                 || error.downcast_ref().is_some_and(kernel_may_recover)
+                || error.downcast_ref().is_some_and(footer_may_be_read)
                 || error.is::<std::io::Error>()
                 || error.is::<TransactionError>()
                 || error.is::<Injected>()

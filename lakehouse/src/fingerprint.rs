@@ -1,9 +1,10 @@
 //! Checksums of a table by ranges of key hashes, over the canonical text that Postgres computes too.
 //!
 //! A row's hash is the first eight bytes of the MD5 of its text; its bucket the first two bytes of the MD5 of its key's
-//! text, as a big-endian number, modulo 16,384.
+//! text, as a big-endian number, modulo 16,384. Where equal rows are counted, a row's text ends with how many there are,
+//! and all before is its key.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use deltalake::datafusion::{
     common::Column,
@@ -17,7 +18,7 @@ use lakeward_change::{BUCKETS, BucketSum, RAW, TableSchema};
 use md5::{Digest, Md5};
 use tokio::task::JoinSet;
 
-use crate::{Lake, LakeError, canonical::for_each_row, table::Table};
+use crate::{Lake, LakeError, canonical::for_each_row, silver, table::Table};
 
 impl Lake {
     /// Sums a silver table at a version, by bucket; empty buckets are left out.
@@ -30,10 +31,11 @@ impl Lake {
         version: i64,
         schema: &TableSchema,
     ) -> Result<Vec<BucketSum>, LakeError> {
+        let schema = &compared(schema);
         let mut total = empty();
         let mut tasks = JoinSet::new();
         for mut stream in self.row_images(silver_path, version, schema).await? {
-            let schema = schema.clone();
+            let schema = TableSchema::clone(schema);
             tasks.spawn(async move {
                 let mut sums = empty();
                 while let Some(batch) = stream.try_next().await? {
@@ -117,6 +119,7 @@ impl Lake {
         schema: &TableSchema,
         mut visit: impl FnMut(&[u8], &[u8]),
     ) -> Result<(), LakeError> {
+        let schema = &compared(schema);
         for mut stream in self.row_images(path, version, schema).await? {
             while let Some(batch) = stream.try_next().await.map_err(LakeError::query(path, "summed"))? {
                 for_each_row(schema, &batch, &mut visit).map_err(LakeError::arrow(path))?;
@@ -153,6 +156,11 @@ impl Lake {
         tracing::debug!(partitions = plan.output_partitioning().partition_count(), "summing {path}");
         execute_stream_partitioned(plan, session.task_ctx()).map_err(failed())
     }
+}
+
+/// The table with the columns that are compared: its own, and the number of equal rows where those are counted.
+pub fn compared(schema: &TableSchema) -> Cow<'_, TableSchema> {
+    if schema.counts_rows() { Cow::Owned(silver::with_count(schema)) } else { Cow::Borrowed(schema) }
 }
 
 /// Rows and sum of each bucket.

@@ -30,6 +30,8 @@ pub struct Lake {
     session: SessionContext,
     /// Held by whoever puts the files of watermarks together: one at a time in a process.
     watermark_files: Arc<Mutex<()>>,
+    /// Held by whoever commits dead letters.
+    letter_files: Arc<Mutex<()>>,
 }
 
 impl Lake {
@@ -70,7 +72,8 @@ impl Lake {
         if !root.path().ends_with('/') {
             root.set_path(&format!("{}/", root.path()));
         }
-        Ok(Self { root, store, names: Arc::new(names), session: session(), watermark_files: Arc::default() })
+        let (watermark_files, letter_files) = Default::default();
+        Ok(Self { root, store, names: Arc::new(names), session: session(), watermark_files, letter_files })
     }
 
     pub fn url(&self) -> &Url {
@@ -112,6 +115,10 @@ impl Lake {
 
     pub(crate) fn watermark_files(&self) -> &Mutex<()> {
         &self.watermark_files
+    }
+
+    pub(crate) fn letter_files(&self) -> &Mutex<()> {
+        &self.letter_files
     }
 
     pub(crate) fn feature_path(name: &str) -> String {

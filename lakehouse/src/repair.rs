@@ -58,6 +58,9 @@ impl CapturedTable {
         keys: &[String],
         rows: &RecordBatch,
     ) -> Result<Repaired, LakeError> {
+        if !self.schema.has_key() {
+            return Err(LakeError::NoKey { table: self.schema.id.to_string() });
+        }
         self.refresh_if_stale().await?;
         let durable = self.silver.position()?;
         if durable.epoch != epoch {
@@ -65,14 +68,14 @@ impl CapturedTable {
             return Err(LakeError::Epoch { table, epoch: durable.epoch, found: epoch });
         }
         let given = keys.iter().map(String::as_bytes).collect::<HashSet<_>>();
-        let touched = self.touched_since(epoch, snapshot, &given).await?;
+        let at = Position { epoch, commit: snapshot.as_i64(), order: 0 };
+        let touched = self.touched_since(at, &given).await?;
         let keys: HashSet<&[u8]> = given.difference(&touched).copied().collect();
         let repaired = Repaired { keys: keys.len() as u64, passed_over: touched.len() as u64 };
         if keys.is_empty() {
             return Ok(repaired);
         }
         let session = self.lake.session();
-        let at = Position { epoch, commit: snapshot.as_i64(), order: 0 };
         let rows = of_keys(&self.schema, rows, &keys);
         let replacement = rows
             .and_then(|rows| {
@@ -85,11 +88,10 @@ impl CapturedTable {
         Ok(repaired)
     }
 
-    /// Those of the keys that a change beyond the snapshot concerns.
-    async fn touched_since<'k>(
+    /// Those of the keys that a change beyond a position of the table's epoch concerns.
+    pub(crate) async fn touched_since<'k>(
         &self,
-        epoch: i64,
-        snapshot: Lsn,
+        at: Position,
         keys: &HashSet<&'k [u8]>,
     ) -> Result<HashSet<&'k [u8]>, LakeError> {
         let path = &self.bronze.table.path;
@@ -97,8 +99,11 @@ impl CapturedTable {
         let column = |name: &str| Expr::Column(Column::new_unqualified(name));
         let [of_epoch, commit, order] = POSITION.map(column);
         // A copy's rows, whose orders are negative, are the snapshot's own.
-        let beyond =
-            of_epoch.eq(lit(epoch)).and(commit.gt_eq(lit(snapshot.as_i64()))).and(order.gt(lit(0_i64)));
+        let later = commit
+            .clone()
+            .gt(lit(at.commit))
+            .or(commit.eq(lit(at.commit)).and(order.clone().gt(lit(at.order.max(0)))));
+        let beyond = of_epoch.eq(lit(at.epoch)).and(order.gt(lit(0_i64))).and(later);
         let names = self.bronze_names();
         let wanted: Vec<Expr> = names.keys(&self.schema).into_iter().chain(["_op"]).map(column).collect();
         let session = self.lake.session();
@@ -131,7 +136,7 @@ impl CapturedTable {
     }
 
     /// The key's columns, in the key's order, as a table.
-    fn key_table(&self) -> TableSchema {
+    pub(crate) fn key_table(&self) -> TableSchema {
         let columns = self.schema.key.iter().map(|&column| self.schema.columns[column].clone());
         TableSchema {
             id: self.schema.id.clone(),

@@ -184,6 +184,15 @@ mod tests {
         }
 
         #[test]
+        fn a_clock_that_is_set_back_lets_go_of_nothing(
+            times in times(), retention in retention(), now in 0..60 * HOUR, back in 0..60 * HOUR,
+        ) {
+            let all = numbered(&times);
+            let before = kept(&all, &retention, now);
+            prop_assert!(kept(&all, &retention, now - back).is_superset(&before));
+        }
+
+        #[test]
         fn what_is_not_kept_never_is_again(
             times in times(), cut in 0..60_usize, retention in retention(), now in 0..60 * HOUR, later in 0..60 * HOUR,
         ) {

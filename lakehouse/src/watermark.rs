@@ -54,7 +54,7 @@ pub struct Watermark {
     pub stopped: Vec<StoppedTable>,
 }
 
-/// A captured table in a cut. Paths are relative to the lake.
+/// A captured table in a cut. Paths are relative to the lake. A history has no silver: its path is empty, its version -1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatermarkTable {
     pub epoch: i64,
@@ -62,7 +62,20 @@ pub struct WatermarkTable {
     pub bronze_version: i64,
     pub silver_path: String,
     pub silver_version: i64,
+    /// Empty where nothing tells rows apart, or equal ones are counted.
     pub key: Vec<String>,
+}
+
+impl WatermarkTable {
+    /// Updates and deletes cannot be captured: there is bronze alone.
+    pub fn is_history(&self) -> bool {
+        self.silver_path.is_empty()
+    }
+
+    /// Where the table's definition is kept.
+    pub fn defined_at(&self) -> &str {
+        if self.is_history() { &self.bronze_path } else { &self.silver_path }
+    }
 }
 
 impl Watermark {
@@ -278,6 +291,19 @@ impl Lake {
             }
         }
         Ok(newest)
+    }
+
+    /// All watermarks of a source that are kept, the oldest first: each can be read.
+    ///
+    /// # Errors
+    /// If the store fails or a row is damaged.
+    pub async fn watermarks(&self, source: &str) -> Result<Vec<Watermark>, LakeError> {
+        let table = Table::open(self, &path()).await?;
+        if table.state.is_none() {
+            return Ok(Vec::new());
+        }
+        let rows = self.watermark_rows(&table, source).await?;
+        rows.column(5).as_string::<i32>().iter().map(|text| parsed(text.unwrap_or_default())).collect()
     }
 
     async fn watermark(&self, table: &Table, source: &str, sequence: i64) -> Result<Watermark, LakeError> {

@@ -81,6 +81,11 @@ impl FaultyStore {
         *self.plan.lock().unwrap() = Some(Plan { fault, path: path.to_owned(), times });
     }
 
+    /// What was planned does not happen any more.
+    pub fn calm_plan(&self) {
+        *self.plan.lock().unwrap() = None;
+    }
+
     /// The next `times` lists fail.
     pub fn blind(&self, times: usize) {
         *self.blind.lock().unwrap() = times;

@@ -25,6 +25,8 @@ pub enum Action {
     /// Deleted and inserted again; the log holds the insert before the delete.
     Replace(i64),
     Truncate,
+    /// Of the partition that the row would be in.
+    TruncateLeaf(i64),
     Commit,
 }
 
@@ -40,6 +42,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => id().prop_map(Action::UpdateAndDelete),
         2 => id().prop_map(Action::Replace),
         1 => Just(Action::Truncate),
+        2 => id().prop_map(Action::TruncateLeaf),
         4 => Just(Action::Commit),
     ]
 }
@@ -75,6 +78,7 @@ pub fn play(source: &mut Source, actions: &[Action]) {
                 }
             }
             Action::Truncate => source.truncate(),
+            Action::TruncateLeaf(id) => source.truncate_leaf(*id),
             Action::Commit => source.commit(),
         }
     }

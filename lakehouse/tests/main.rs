@@ -7,6 +7,7 @@ mod faults;
 mod features;
 mod fingerprints;
 mod histories;
+mod letters;
 mod maintenance;
 mod repair;
 mod source;

@@ -12,8 +12,8 @@ use arrow::{
 };
 use futures::{Stream, stream};
 use lakeward_change::{
-    ChangeBatch, Column, ColumnType, Lsn, Op, Position, RawBuilder, TableId, TableSchema, raw_of, raw_text,
-    with_raw,
+    ChangeBatch, Column, ColumnType, DeadLetter, LEAF, Lsn, Op, Position, RawBuilder, TableId, TableSchema,
+    raw_of, raw_text, with_raw,
 };
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, SourceRef, Watermark};
 
@@ -58,12 +58,26 @@ struct Logged {
     old_id: Option<i64>,
     row: Row,
     kept_notes: bool,
+    /// No decoder can read it; it touches no row that the others know.
+    dead: bool,
+    /// The partition that was emptied.
+    leaf: Option<String>,
+}
+
+/// The partition that a row is in.
+fn leaf_of(id: i64) -> String {
+    format!("public.products_{}", id.rem_euclid(2))
 }
 
 impl Logged {
     fn apply(&self, rows: &mut Rows) {
+        if self.dead {
+            return;
+        }
         match (self.op, self.id) {
-            (Op::Truncate, _) => rows.clear(),
+            (Op::Truncate, _) => {
+                rows.retain(|id, _| self.leaf.as_ref().is_some_and(|leaf| *leaf != leaf_of(*id)));
+            }
             (Op::Delete, Some(id)) => drop(rows.remove(&id)),
             (_, Some(id)) => {
                 let before = rows.remove(&self.old_id.unwrap_or(id));
@@ -132,7 +146,17 @@ impl Source {
             self.lsn += 1;
         }
         let position = Position { epoch: self.epoch, commit: self.commit, order: self.order };
-        self.log.push(Logged { position, lsn: self.lsn, op, id, old_id, row, kept_notes });
+        self.log.push(Logged {
+            position,
+            lsn: self.lsn,
+            op,
+            id,
+            old_id,
+            row,
+            kept_notes,
+            leaf: None,
+            dead: false,
+        });
     }
 
     /// What is logged within is one record of the log.
@@ -187,6 +211,48 @@ impl Source {
         self.log(Op::Truncate, None, None, Row::default(), false);
     }
 
+    /// Empties the partition that this row would be in.
+    pub fn truncate_leaf(&mut self, id: i64) {
+        self.log(Op::Truncate, None, None, Row::default(), false);
+        if let Some(change) = self.log.last_mut() {
+            change.leaf = Some(leaf_of(id));
+            change.apply(&mut self.rows);
+        }
+    }
+
+    /// A change that cannot be read.
+    pub fn garble(&mut self) {
+        self.log(Op::Insert, None, None, Row::default(), false);
+        self.log.last_mut().unwrap().dead = true;
+    }
+
+    /// The last change cannot be read, or can be again, from now on.
+    pub fn garble_last(&mut self, dead: bool) {
+        self.log.last_mut().unwrap().dead = dead;
+    }
+
+    /// The changes in a range that cannot be read.
+    pub fn letters(&self, range: std::ops::Range<usize>) -> Vec<DeadLetter> {
+        let dead = self.log[range].iter().filter(|logged| logged.dead);
+        let letter = |logged: &Logged| DeadLetter {
+            table: table().id.clone(),
+            position: logged.position,
+            op: logged.op,
+            lsn: logged.lsn,
+            xid: Some(logged.position.commit * 7),
+            committed_at: Some(TAKEN_AT),
+            reason: "garbled".to_owned(),
+            message: vec![0, 0xff],
+            relation: Vec::new(),
+        };
+        dead.map(letter).collect()
+    }
+
+    /// How many changes can be read.
+    pub fn readable(&self) -> usize {
+        self.log.iter().filter(|logged| !logged.dead).count()
+    }
+
     /// The rows as the changes up to a position leave them.
     pub fn rows_at(&self, position: Position) -> Rows {
         assert_eq!(position.epoch, self.epoch, "positions of two epochs are not compared");
@@ -209,7 +275,8 @@ impl Source {
 
     /// The log's changes in a range, in batches of some length.
     pub fn batches(&self, range: std::ops::Range<usize>, length: usize) -> Vec<ChangeBatch> {
-        self.log[range].chunks(length).map(batch).collect()
+        let readable: Vec<Logged> = self.log[range].iter().filter(|logged| !logged.dead).cloned().collect();
+        readable.chunks(length).map(batch).collect()
     }
 
     /// All of the log as one batch.
@@ -233,6 +300,8 @@ impl Source {
                 old_id: None,
                 row: row.clone(),
                 kept_notes: false,
+                leaf: None,
+                dead: false,
             })
             .collect();
         let batches: Vec<_> = rows.chunks(batch_rows).map(|rows| Ok(batch(rows).values)).collect();
@@ -250,6 +319,7 @@ pub fn table() -> Arc<TableSchema> {
             column("Notes", ColumnType::Text),
             column("price", ColumnType::Numeric { precision: 12, scale: 2 }),
             column("at", ColumnType::Timestamp { zoned: true }),
+            column(LEAF, ColumnType::Text),
         ],
         key: vec![0],
         origin: Default::default(),
@@ -258,6 +328,11 @@ pub fn table() -> Arc<TableSchema> {
 
 fn batch(log: &[Logged]) -> ChangeBatch {
     let table = table();
+    let leaf = |l: &Logged| match l.op {
+        Op::Truncate => l.leaf.clone(),
+        Op::Delete => None,
+        _ => l.id.map(leaf_of),
+    };
     let number = |pick: fn(&Logged) -> i64| log.iter().map(|l| Some(pick(l))).collect::<Int64Array>();
     let times = |times: Vec<Option<i64>>| TimestampMicrosecondArray::from(times).with_timezone("UTC");
     let prices: Decimal128Array = log.iter().map(|l| l.row.price).collect();
@@ -266,6 +341,7 @@ fn batch(log: &[Logged]) -> ChangeBatch {
         Arc::new(log.iter().map(|l| l.row.notes.clone()).collect::<StringArray>()),
         Arc::new(prices.with_precision_and_scale(12, 2).unwrap()),
         Arc::new(times(log.iter().map(|l| l.row.at).collect())),
+        Arc::new(log.iter().map(leaf).collect::<StringArray>()),
     ];
     let mut raw = RawBuilder::default();
     for (row, _) in log.iter().enumerate().filter(|(_, l)| l.row.nan) {
@@ -291,7 +367,7 @@ fn batch(log: &[Logged]) -> ChangeBatch {
         )
         .unwrap(),
         old_keys,
-        unavailable: vec![None, (kept.true_count() > 0).then_some(kept), None, None],
+        unavailable: vec![None, (kept.true_count() > 0).then_some(kept), None, None, None],
         table,
     }
 }
@@ -335,7 +411,9 @@ pub async fn silver(lake: &Lake, table: &CapturedTable, version: Option<i64>) ->
         let notes = batch.column(1).as_string::<i32>();
         let prices = batch.column(2).as_primitive::<Decimal128Type>();
         let times = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+        let leaves = batch.column(4).as_string::<i32>();
         for i in 0..batch.num_rows() {
+            assert_eq!(leaves.value(i), leaf_of(ids.value(i)));
             let row = Row {
                 notes: notes.is_valid(i).then(|| notes.value(i).to_owned()),
                 price: prices.is_valid(i).then(|| prices.value(i)),
@@ -353,7 +431,7 @@ pub async fn folded(lake: &Lake, table: &CapturedTable) -> (Rows, Position) {
     let epoch = table.epoch().unwrap();
     let sql = format!(
         r#"SELECT id, "Notes", price, at, _op, _epoch, _commit, _order, _old_key['id'] AS old_id,
-        _unavailable IS NOT NULL AS kept, _raw FROM t WHERE _epoch = {epoch}
+        _unavailable IS NOT NULL AS kept, _leaf, _raw FROM t WHERE _epoch = {epoch}
         ORDER BY _commit, _order"#
     );
     let (mut rows, mut last) = (Rows::new(), Position::default());
@@ -365,6 +443,7 @@ pub async fn folded(lake: &Lake, table: &CapturedTable) -> (Rows, Position) {
         let notes = batch.column(1).as_string::<i32>();
         let prices = batch.column(2).as_primitive::<Decimal128Type>();
         let times = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+        let leaves = batch.column(10).as_string::<i32>();
         for i in 0..batch.num_rows() {
             let position = Position { epoch, commit: number(6, i).unwrap(), order: number(7, i).unwrap() };
             // Copied rows lie before all others, the last one first.
@@ -383,6 +462,8 @@ pub async fn folded(lake: &Lake, table: &CapturedTable) -> (Rows, Position) {
                     at: times.is_valid(i).then(|| times.value(i)),
                 },
                 kept_notes: batch.column(9).as_boolean().value(i),
+                leaf: leaves.is_valid(i).then(|| leaves.value(i).to_owned()),
+                dead: false,
             };
             change.apply(&mut rows);
         }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, thread};
 
 use futures::TryStreamExt;
+use lakeward_change::{ChangeBatch, DeadLetter};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError};
 use object_store::{ObjectStore, ObjectStoreExt};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -46,6 +47,19 @@ fn silver_equals_the_model_at_every_step_of_every_storm() {
     println!("{struck} requests went wrong");
 }
 
+/// As a lane does it.
+async fn flush(
+    table: &mut CapturedTable,
+    letters: &[DeadLetter],
+    batches: &[ChangeBatch],
+    complete: bool,
+) -> Result<(), LakeError> {
+    if !letters.is_empty() {
+        table.set_aside(letters, TAKEN_AT).await?;
+    }
+    table.flush(batches, complete, TAKEN_AT).await
+}
+
 fn seeds() -> Vec<u64> {
     let number = |text: &str| text.trim().parse::<u64>().expect("a seed");
     match std::env::var(CHOSEN).ok() {
@@ -87,6 +101,9 @@ fn weather(seed: u64) -> usize {
             }
             let actions: Vec<Action> = (0..random.random_range(1..12)).map(|_| action(&mut random)).collect();
             play(&mut voyage.source, &actions);
+            if random.random_range(0..3) == 0 {
+                voyage.source.garble();
+            }
             voyage.source.commit();
             voyage.flush(&mut random).await;
             voyage.check().await;
@@ -109,6 +126,7 @@ fn action(random: &mut StdRng) -> Action {
         12..15 => Action::Delete(id),
         15 => Action::Truncate,
         16 => Action::Replace(id),
+        17 => Action::TruncateLeaf(id),
         _ => Action::Commit,
     }
 }
@@ -129,7 +147,7 @@ impl Voyage {
         let mut fresh = first;
         for tries in 0.. {
             if !fresh {
-                let epoch = self.table.epoch().map_or(1, |epoch| epoch + 1);
+                let epoch = self.table.next_epoch();
                 self.source.start_epoch(epoch);
                 self.done = 0;
             }
@@ -152,11 +170,12 @@ impl Voyage {
             let end = random.random_range(self.done + 1..=self.source.changes());
             let start = self.done.saturating_sub(random.random_range(0..6));
             let batches = self.source.batches(start..end, random.random_range(1..6));
+            let letters = self.source.letters(start..end);
             let complete = self.source.ends_transaction(end - 1);
             for tries in 0.. {
                 self.blow(random, tries);
                 let flushed = tokio::select! {
-                    flushed = self.table.flush(&batches, complete, TAKEN_AT) => Some(flushed),
+                    flushed = flush(&mut self.table, &letters, &batches, complete) => Some(flushed),
                     () = self.store.hung() => None,
                 };
                 self.struck += self.store.calm();
@@ -176,10 +195,15 @@ impl Voyage {
     async fn finish(&mut self) {
         if self.done < self.source.changes() {
             let rest = self.source.batches(self.done..self.source.changes(), 4);
-            self.table.flush(&rest, true, TAKEN_AT).await.unwrap();
+            let letters = self.source.letters(self.done..self.source.changes());
+            flush(&mut self.table, &letters, &rest, true).await.unwrap();
             self.done = self.source.changes();
         }
         self.check().await;
+        let kept = self.lake.dead_letters(None, true).await.unwrap();
+        let current = kept.iter().filter(|kept| Some(kept.letter.position.epoch) == self.table.epoch());
+        let kept: Vec<_> = current.map(|kept| kept.letter.clone()).collect();
+        assert_eq!(kept, self.source.letters(0..self.source.changes()), "each letter once");
         assert_eq!(silver(&self.lake, &self.table, None).await, self.source.rows);
     }
 

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use futures::future::try_join;
 use lakeward_cdc::Snapshot;
 use lakeward_change::{BucketSum, TableSchema, entry_values};
-use lakeward_lakehouse::{Lake, WatermarkTable};
+use lakeward_lakehouse::{Lake, OpenLetters, WatermarkTable, compared};
 use serde::Serialize;
 
 use crate::{PipelineError, repair::MOST_KEYS};
@@ -24,12 +24,16 @@ const MASK: &str = "***";
 #[derive(Debug, Serialize)]
 pub struct TableReport {
     pub table: String,
+    /// Distinct rows, where equal ones are counted; likewise in the lake.
     pub source_rows: u64,
     pub lake_rows: u64,
     /// Keys that differ.
     pub differing: u64,
     /// The first differing keys.
     pub differences: Vec<Difference>,
+    /// Rows that could not be taken in and are still open: how many, by reason.
+    #[serde(skip_serializing_if = "OpenLetters::is_empty")]
+    pub dead_letters: OpenLetters,
     /// What was done about them, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repair: Option<TableRepair>,
@@ -73,7 +77,8 @@ pub struct TableRepair {
     pub left: u64,
 }
 
-/// A comparison's report, and the texts of the first [`MOST_KEYS`] keys that differ.
+/// A comparison's report, and the texts of the first [`MOST_KEYS`] keys that differ; none where equal rows are counted,
+/// which no repair is made for.
 pub(crate) struct Compared {
     pub(crate) report: TableReport,
     pub(crate) keys: Vec<String>,
@@ -111,8 +116,12 @@ pub(crate) async fn compare(
         lake_rows: ours.iter().map(|bucket| bucket.rows).sum(),
         differing,
         differences: describe(lake, snapshot, schema, entry, named, show_values).await?,
+        dead_letters: OpenLetters::new(),
         repair: None,
     };
+    if !schema.has_key() {
+        keys.clear();
+    }
     Ok(Compared { report, keys })
 }
 
@@ -133,6 +142,9 @@ async fn describe(
         theirs = snapshot.row_texts(&schema.id, &wanted).await?;
         ours = lake.row_texts(&entry.silver_path, entry.silver_version, schema, &wanted).await?;
     }
+    let compared = compared(schema);
+    // Where equal rows are counted, the key is all that a row holds.
+    let shown = |value: &str| if show_values || schema.has_key() { value } else { MASK }.to_owned();
     Ok(named
         .into_iter()
         .map(|(key, kind)| {
@@ -141,8 +153,8 @@ async fn describe(
             let columns = theirs
                 .iter()
                 .find(|(of, _)| *of == key)
-                .map(|(_, row)| differing_columns(schema, row, &ours, show_values));
-            let key = entry_values(&key).into_iter().map(|value| value.map(str::to_owned)).collect();
+                .map(|(_, row)| differing_columns(&compared, row, &ours, show_values));
+            let key = entry_values(&key).into_iter().map(|value| value.map(shown)).collect();
             Difference { key, kind, columns: columns.unwrap_or_default() }
         })
         .collect())

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,7 +29,7 @@ pub(crate) const SLOT_WAIT: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 pub(crate) struct Copied {
     pub(crate) rows: BTreeMap<TableId, u64>,
-    /// Tables whose keys the lake cannot hold.
+    /// Tables of which too many rows cannot be taken in.
     pub(crate) unfit: Vec<StoppedTable>,
 }
 
@@ -143,8 +146,11 @@ impl Copying {
         taken_at: i64,
     ) -> Result<Result<(TableId, u64), StoppedTable>, PipelineError> {
         let id = table.id().clone();
-        let epoch = table.epoch().map_or(1, |seen| seen + 1);
-        let rows = snapshot.copy(&id, BATCH_ROWS).await?;
+        let epoch = table.next_epoch();
+        let dead = AtomicU64::new(0);
+        let rows = snapshot.copy(&id, BATCH_ROWS).await?.inspect_ok(|copied| {
+            dead.fetch_add(copied.letters.len() as u64, Ordering::Relaxed);
+        });
         let progress = {
             let (observer, id) = (Arc::clone(&self.observer), id.clone());
             move |rows| observer(Event::CopyProgress { table: id.clone(), rows })
@@ -152,10 +158,14 @@ impl Copying {
         match table.copy(epoch, snapshot.lsn(), taken_at, rows, &progress).await {
             Ok(rows) => {
                 (self.observer)(Event::CopyFinished { table: id.clone(), rows });
+                let dead = dead.into_inner();
+                if dead > 0 {
+                    (self.observer)(Event::SetAside { table: id.clone(), rows: dead });
+                }
                 Ok(Ok((id, rows)))
             }
             Err(LakeError::Rows { source, .. })
-                if matches!(source.downcast_ref(), Some(CdcError::Key { .. })) =>
+                if matches!(source.downcast_ref(), Some(CdcError::Flood { .. })) =>
             {
                 let (reason, complete_to) = (source.to_string(), snapshot.lsn());
                 Ok(Err(StoppedTable { id, reason, cause: StopCause::Rows, complete_to }))

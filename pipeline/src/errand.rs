@@ -1,9 +1,10 @@
 //! What other processes ask for one table: its lane does it beside the stream, and the control database has the answer.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use lakeward_cdc::PostgresSource;
 use lakeward_change::TableId;
+use lakeward_lakehouse::Lake;
 use lakeward_postgres::TableRequest;
 use serde::Serialize;
 use tokio::{
@@ -13,9 +14,11 @@ use tokio::{
 
 use crate::{
     PipelineError,
+    copy::reference,
     error::chain,
     lane::Message,
     repair::{self, RepairRequest},
+    replay::{self, ReplayRequest},
     upkeep::{Chore, Maintained},
 };
 
@@ -39,19 +42,29 @@ impl Errands {
         request: TableRequest,
         table: TableId,
         source: &PostgresSource,
+        lake: &Arc<Lake>,
         lane: Option<mpsc::Sender<Message>>,
     ) {
         self.running.insert(request.id);
         let id = request.id;
         // Here, since the task outlives the borrowed source.
         let repair = (request.action == repair::ACTION).then(|| {
-            let asked = serde_json::from_value::<RepairRequest>(request.argument.unwrap_or_default());
+            let asked = serde_json::from_value::<RepairRequest>(request.argument.clone().unwrap_or_default());
             asked.map(|asked| (source.imported_snapshot(&asked.snapshot, asked.lsn), asked))
         });
+        let replay = (request.action == replay::ACTION)
+            .then(|| serde_json::from_value::<ReplayRequest>(request.argument.unwrap_or_default()));
+        let (lake, source, reader) = (Arc::clone(lake), reference(source), source.letter_reader(&table));
         self.tasks.spawn(async move {
             let Some(lane) = lane else {
                 return (id, Err(format!("{table} is not followed at the moment")));
             };
+            if let (Some(asked), Some(reader)) = (replay, reader) {
+                return match asked {
+                    Ok(asked) => (id, answer(asked.carry_out(&lake, &source, &table, &reader, &lane).await)),
+                    Err(error) => (id, Err(format!("the letters to replay cannot be read: {error}"))),
+                };
+            }
             let chore = Chore::ALL.into_iter().find(|chore| chore.name() == request.action);
             let answer = match (repair, chore) {
                 (Some(Ok((snapshot, asked))), _) => answer(asked.carry_out(&snapshot, &table, &lane).await),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::ExponentialBuilder;
 use lakeward_cdc::CdcError;
-use lakeward_change::{Lsn, TableId};
+use lakeward_change::{FoldError, Lsn, TableId};
 use lakeward_faults::Injected;
 use lakeward_lakehouse::LakeError;
 
@@ -32,6 +32,8 @@ pub enum PipelineError {
     NothingCaptured { source_name: String },
     #[error("{table} is not captured; `lakeward table list` shows what is")]
     NotCaptured { table: TableId },
+    #[error("there is no dead letter {id} of this source; `lakeward dead-letters list` shows what there is")]
+    NoLetter { id: String },
     #[error("the ingester answers requests in words of another version of Lakeward")]
     Answer(#[from] serde_json::Error),
     #[error("the ingester made no cut at {lsn}: {reason}")]
@@ -45,6 +47,16 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
+    /// A table that holds less than its changes build on, since an earlier one is a dead letter: it needs a new copy.
+    pub(crate) fn lacks_rows(&self) -> Option<&TableId> {
+        match self {
+            Self::Lake(LakeError::Fold(
+                FoldError::NotStored { table, .. } | FoldError::RowGone { table, .. },
+            )) => Some(table),
+            _ => None,
+        }
+    }
+
     /// Whether the same work may succeed when it is tried again later.
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -59,6 +71,7 @@ impl PipelineError {
             Self::NothingToCapture { .. }
             | Self::NothingCaptured { .. }
             | Self::NotCaptured { .. }
+            | Self::NoLetter { .. }
             | Self::Answer(_)
             | Self::LeftOut { .. }
             | Self::RepairRefused { .. }

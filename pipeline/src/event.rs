@@ -13,6 +13,11 @@ pub enum Event {
         table: TableId,
         reason: String,
     },
+    /// Of a table inserts and truncates alone are captured, into bronze: with the reason.
+    BronzeOnly {
+        table: TableId,
+        reason: String,
+    },
     /// A column is not captured: it is generated, or the publication leaves it out.
     ColumnSkipped {
         table: TableId,
@@ -20,6 +25,11 @@ pub enum Event {
     },
     /// A table leaves the capture; the others go on.
     Stopped(StoppedTable),
+    /// So many rows cannot be taken in, and are dead letters now.
+    SetAside {
+        table: TableId,
+        rows: u64,
+    },
     /// So many values since the last time that their columns' types cannot hold are text in the column `_raw`.
     Nulled {
         values: u64,

@@ -106,6 +106,12 @@ impl Pipeline {
                     continue;
                 }
                 Ok(_) => return Ok(()),
+                Err(ref error) if let Some(table) = error.lacks_rows() => {
+                    let reason = "a change builds on a row that the lake lacks".to_owned();
+                    self.copies.want(table.clone(), reason, None);
+                    self.subscribers.clear();
+                    continue;
+                }
                 Err(error) if error.is_retryable() && !shutdown.is_cancelled() => error,
                 Err(error) => return Err(error),
             };
@@ -138,6 +144,9 @@ impl Pipeline {
         for table in source.skipped() {
             self.tell_once(Event::Skipped { table: table.id.clone(), reason: table.reason.clone() });
         }
+        for table in source.histories() {
+            self.tell_once(Event::BronzeOnly { table: table.id.clone(), reason: table.reason.clone() });
+        }
         for (table, column) in source.omitted_columns() {
             self.tell_once(Event::ColumnSkipped { table: table.clone(), column: column.clone() });
         }
@@ -158,7 +167,13 @@ impl Pipeline {
             flushed: source.flush_lsn().await?,
         };
         match decide(newest.as_ref(), &slot, &origin) {
-            Start::Resume => source.prepare().await?,
+            Start::Resume => {
+                for table in source.tables_without_partitions() {
+                    let reason = "its changes did not say in which partition they were".to_owned();
+                    self.copies.want(table.clone(), reason, None);
+                }
+                source.prepare().await?;
+            }
             Start::Anew { lost } => {
                 if let Some(reason) = lost {
                     (self.observer)(Event::Lost { reason });

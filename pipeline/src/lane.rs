@@ -3,17 +3,20 @@
 //! Messages arrive in stream order, so a mark in the inbox splits the table's changes exactly where the cut lies.
 
 use chrono::Utc;
-use lakeward_change::ChangeBatch;
+use lakeward_change::{ChangeBatch, DeadLetter};
 use lakeward_lakehouse::{CapturedTable, LakeError, Repaired, WatermarkTable};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     budget::Share,
     repair::Repair,
+    replay::{Outcomes, Replay},
     upkeep::{Chore, Maintained, Maintenance, Upkeep},
 };
 
 pub(crate) enum Message {
+    /// Changes that cannot be taken in: sent before the batch of the same stretch, whose write may pass them.
+    Letters { letters: Vec<DeadLetter>, share: Share },
     Changes {
         batch: ChangeBatch,
         share: Share,
@@ -27,6 +30,8 @@ pub(crate) enum Message {
     /// Put keys right as of a point that the table has passed; what is buffered comes after it, and may wait. The
     /// answer may be an error: the lane goes on, and its next write reads anew what is durable.
     Repair(Repair, oneshot::Sender<Result<Repaired, LakeError>>),
+    /// Put letters in after all, after what is buffered; an answer may be an error, as with a repair.
+    Replay(Replay, oneshot::Sender<Result<Outcomes, LakeError>>),
     /// Someone asks for maintenance of the table; it is answered when it is done.
     Maintain { chore: Chore, reply: oneshot::Sender<Result<Maintained, LakeError>> },
 }
@@ -45,12 +50,18 @@ pub(crate) async fn run(
     mut inbox: mpsc::Receiver<Message>,
     limits: Limits,
 ) -> Result<(), LakeError> {
-    let mut batches = Vec::new();
+    let (mut batches, mut letters) = (Vec::new(), Vec::new());
     let mut shares: Vec<Share> = Vec::new();
     let mut whole = true;
     let mut upkeep = Upkeep::new(limits.maintenance);
     while let Some(message) = inbox.recv().await {
+        let mut replay = None;
         let reply = match message {
+            Message::Letters { letters: new, share } => {
+                letters.extend(new);
+                shares.push(share);
+                continue;
+            }
             Message::Changes { batch, share, complete } => {
                 whole = complete;
                 batches.push(batch);
@@ -73,15 +84,29 @@ pub(crate) async fn run(
                 let _ = reply.send(repaired);
                 continue;
             }
+            Message::Replay(asked, reply) => {
+                replay = Some((asked, reply));
+                None
+            }
             Message::Maintain { chore, reply } => {
                 upkeep.answer(&mut table, chore, reply).await;
                 continue;
             }
         };
+        let now = Utc::now().timestamp_micros();
+        if !letters.is_empty() {
+            table.set_aside(&letters, now).await?;
+            letters.clear();
+        }
         if !batches.is_empty() {
-            table.flush(&batches, whole, Utc::now().timestamp_micros()).await?;
+            table.flush(&batches, whole, now).await?;
             batches.clear();
-            shares.clear();
+        }
+        shares.clear();
+        if let Some((replay, reply)) = replay {
+            let replayed = Box::pin(replay.apply(&mut table)).await;
+            // Who asked may have given up.
+            let _ = reply.send(replayed);
         }
         if let Some(reply) = reply {
             // The receiver is gone only when the pipeline stops.

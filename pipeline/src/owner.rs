@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use lakeward_cdc::{CdcError, Claim, PostgresSource, SlotState};
+use lakeward_faults::failpoint;
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError};
 use lakeward_postgres::{Control, Error};
 use tokio::time::timeout;
 
 use crate::{PipelineError, copy::reference};
 
-/// How long the control database may take to take the lease back.
+/// How long the control database may take to renew the lease, or to take it back.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Ownership of one source, from the first attempt to the last: nobody else may slip in between two.
@@ -36,7 +37,8 @@ impl Owner {
         control: &Control,
     ) -> Result<i64, PipelineError> {
         if let Some((name, term)) = &self.lease
-            && let Err(lost @ Error::LeaseLost { .. }) = control.renew_lease(name, *term).await
+            && let Ok(Err(lost @ Error::LeaseLost { .. })) =
+                timeout(PATIENCE, control.renew_lease(name, *term)).await
         {
             return Err(lost.into());
         }
@@ -52,7 +54,10 @@ impl Owner {
         if lease.taken_over {
             for schema in source.tables() {
                 match CapturedTable::open(lake, &reference(source), Arc::clone(schema)).await {
-                    Ok(mut table) => table.own(lease.term, true).await?,
+                    Ok(mut table) => {
+                        table.own(lease.term, true).await?;
+                        failpoint("term_raised").await?;
+                    }
                     Err(LakeError::Column { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }

@@ -89,12 +89,17 @@ impl Pipeline {
         table: CapturedTable,
         copying: &Copying,
     ) -> Result<Option<CapturedTable>, PipelineError> {
-        let stored = self.lake.definition(table.silver_path()).await?;
+        let path = if table.schema().is_history() { table.bronze_path() } else { table.silver_path() };
+        let stored = self.lake.definition(path).await?;
         if !stored.is_some_and(|stored| source.ignore_other_columns(&stored)) {
             return Ok(None);
         }
         let narrowed = copying.open_tables(source, Some(&BTreeSet::from([table.id().clone()]))).await?.pop();
-        Ok(narrowed.filter(|table| *table.evolution() == Evolution::Same))
+        let Some(mut narrowed) = narrowed.filter(|table| *table.evolution() <= Evolution::Grown) else {
+            return Ok(None);
+        };
+        narrowed.extend().await?;
+        Ok(Some(narrowed))
     }
 
     /// Stops the tables of the watermark that cannot be captured any more; those that are gone just leave it.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use lakeward_cdc::{PostgresSource, SchemaPolicy, SlotState, Snapshot};
+use lakeward_cdc::{HistoryTable, PostgresSource, SchemaPolicy, SlotState, Snapshot};
 use lakeward_change::{Lsn, StopCause, StoppedTable, TableId, TableSchema};
 use lakeward_lakehouse::{Lake, LakeError, Watermark};
 use lakeward_postgres::{Control, CutState};
@@ -18,6 +18,7 @@ use crate::{
     compare::{Compared, compare},
     ingest::changed,
     repair::{Writer, repair},
+    status::lacking,
 };
 
 /// What a comparison may take, show and do.
@@ -44,14 +45,16 @@ pub struct ReconcileReport {
     pub tables: Vec<TableReport>,
     /// Tables that were not compared: their capture has stopped, or they cannot be read.
     pub not_compared: Vec<StoppedTable>,
+    /// Tables that were not compared since they have bronze alone, with the reason: no more is known of them.
+    pub bronze_only: Vec<HistoryTable>,
 }
 
 impl ReconcileReport {
-    /// Every table was compared, and nothing differs any more.
+    /// Every table that has current rows was compared, nothing differs any more, and no row waits as a dead letter.
     pub fn is_clean(&self) -> bool {
-        let equal = |table: &TableReport| match &table.repair {
-            Some(repair) => repair.left == 0,
-            None => table.differing == 0,
+        let equal = |table: &TableReport| {
+            let left = table.repair.as_ref().map_or(table.differing, |repair| repair.left);
+            left == 0 && table.dead_letters.is_empty()
         };
         self.not_compared.is_empty() && self.tables.iter().all(equal)
     }
@@ -75,7 +78,7 @@ pub async fn reconcile(
     };
     for (id, entry) in &newest.tables {
         if source.policy(id) == SchemaPolicy::Ignore
-            && let Some(captured) = lake.definition(&entry.silver_path).await?
+            && let Some(captured) = lake.definition(entry.defined_at()).await?
         {
             source.ignore_other_columns(&captured);
         }
@@ -101,6 +104,7 @@ pub async fn reconcile(
         ran_ingester: !first.running,
         tables: first.tables.into_values().map(|found| found.report).collect(),
         not_compared: first.not_compared,
+        bronze_only: first.bronze_only,
     })
 }
 
@@ -121,6 +125,7 @@ struct Found {
     running: bool,
     tables: BTreeMap<TableId, Compared>,
     not_compared: Vec<StoppedTable>,
+    bronze_only: Vec<HistoryTable>,
 }
 
 impl Run<'_> {
@@ -132,8 +137,13 @@ impl Run<'_> {
             if running { asked.await? } else { self.run_ingester_during(asked).await? };
         let mut tables = BTreeMap::new();
         let mut not_compared = watermark.stopped.clone();
+        let mut bronze_only = Vec::new();
         for (id, entry) in &watermark.tables {
             if only.is_some_and(|only| !only.contains(id)) {
+                continue;
+            }
+            if entry.is_history() {
+                bronze_only.push(HistoryTable { id: id.clone(), reason: lacking(&self.source, id) });
                 continue;
             }
             let Some(schema) = self.schema(id) else {
@@ -159,7 +169,12 @@ impl Run<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Found { snapshot, watermark, running, tables, not_compared })
+        for (id, letters) in self.lake.open_letters(&watermark).await? {
+            if let Some(found) = tables.get_mut(&id) {
+                found.report.dead_letters = letters;
+            }
+        }
+        Ok(Found { snapshot, watermark, running, tables, not_compared, bronze_only })
     }
 
     /// Puts right what differs, as far as the stream has not done so.

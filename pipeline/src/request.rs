@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use lakeward_change::Lsn;
+use lakeward_faults::failpoint;
 use lakeward_lakehouse::Watermark;
 use lakeward_postgres::{Control, CutState, LEASE, TableRequest};
 use tokio::time::{Instant, timeout};
@@ -125,7 +126,10 @@ impl Requests {
             }
             Ok(Err(lakeward_postgres::Error::CutNotIn { .. })) => None,
             Ok(Err(error)) => Some(chain(&error)),
-            Err(_) => Some("no answer".to_owned()),
+            Err(_) => {
+                self.control.hang_up().await;
+                Some("no answer".to_owned())
+            }
         };
         if let Some(reason) = failure {
             tracing::warn!("the control database cannot be read: {reason}; capture goes on without it");
@@ -160,9 +164,11 @@ impl Requests {
         let Some(term) = self.term.filter(|_| now >= self.renew_at) else { return Ok(()) };
         self.renew_at = now + LEASE / 4;
         match timeout(PATIENCE, self.control.renew_lease(&self.source, term)).await {
-            Ok(Err(lost @ lakeward_postgres::Error::LeaseLost { .. })) => Err(lost.into()),
-            _ => Ok(()),
+            Ok(Err(lost @ lakeward_postgres::Error::LeaseLost { .. })) => return Err(lost.into()),
+            Ok(Ok(())) => failpoint("lease_renewed").await?,
+            _ => {}
         }
+        Ok(())
     }
 
     /// The open requests that concern tables, about once a second.

@@ -66,7 +66,7 @@ fn lost(watermark: &Watermark, slot: &SlotState, origin: &Origin<'_>) -> Option<
 pub(crate) enum Step {
     /// All that committed before is durable.
     Follow(Lsn),
-    /// The same, once the lake has the columns that came.
+    /// The same, once the lake has the columns and partitions that came.
     Extend(Lsn),
     /// The same, without what came, if the rest is as it was; else to be stopped.
     Narrow(Lsn, String),
@@ -103,6 +103,8 @@ pub(crate) fn step(
             Step::Narrow(complete, "columns were added".into())
         }
         (Evolution::Extended, SchemaPolicy::Follow, Ok(complete)) => Step::Extend(complete),
+        // A partition is no change of what a row is.
+        (Evolution::Grown, _, Ok(complete)) => Step::Extend(complete),
         (Evolution::Same, _, Ok(complete)) => Step::Follow(complete),
     }
 }
@@ -224,5 +226,6 @@ mod tests {
         let [follow, ignore, stop] = steps(&Evolution::Extended);
         assert_eq!(follow, Step::Extend(Lsn(5)));
         assert!(matches!((ignore, stop), (Step::Narrow(Lsn(5), _), Step::Stop(_))));
+        assert!(steps(&Evolution::Grown).iter().all(|step| *step == Step::Extend(Lsn(5))));
     }
 }

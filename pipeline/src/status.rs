@@ -1,6 +1,6 @@
 //! How the capture of a source stands, and what to do where it is stuck.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use lakeward_cdc::{PostgresSource, SlotState, SlotWal};
 use lakeward_change::{StopCause, StoppedTable, TableId};
@@ -43,6 +43,11 @@ pub struct TableStatus {
     /// Rows that have been read and are not durable yet, and the age of the oldest, in seconds.
     pub rows_behind: u64,
     pub seconds_behind: f64,
+    /// Why there is bronze alone, which lacks the table's updates and deletes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bronze_only: Option<String>,
+    /// Rows that cannot be taken in and are open as dead letters.
+    pub dead_letters: u64,
 }
 
 /// Looks at source, lake and control database; changes nothing.
@@ -60,7 +65,23 @@ pub async fn status(lake: &Lake, control: &Control, options: &Options) -> Result
         .await?
         .filter(|(_, age)| *age < STALE && matches!(slot, SlotState::Present { active_pid: Some(_), .. }))
         .and_then(|(state, _)| serde_json::from_value::<Progress>(state).ok());
-    let findings = findings(watermark.as_ref(), &slot, wal.as_ref(), ingester.as_ref());
+    let letters = match &watermark {
+        Some(watermark) => lake.open_letters(watermark).await?,
+        None => BTreeMap::new(),
+    };
+    let mut findings = findings(watermark.as_ref(), &slot, wal.as_ref(), ingester.as_ref());
+    let entries = watermark.iter().flat_map(|watermark| &watermark.tables);
+    findings.extend(entries.filter(|(_, entry)| entry.is_history()).map(|(id, _)| {
+        format!("{id} is in bronze alone, without its updates and deletes: {}", lacking(&source, id))
+    }));
+    findings.extend(letters.iter().map(|(table, letters)| {
+        format!(
+            "{} rows of {table} cannot be taken in: `lakeward dead-letters list --table {table}` says why. Once they are \
+             right in the source, `lakeward table resync {table}`; where a newer Lakeward can read them, `lakeward \
+             dead-letters replay --table {table}`",
+            letters.values().sum::<u64>()
+        )
+    }));
     let tables = watermark.iter().flat_map(|watermark| &watermark.tables).map(|(id, entry)| {
         let behind = ingester.iter().flat_map(|ingester| &ingester.behind).find(|behind| behind.table == *id);
         TableStatus {
@@ -69,6 +90,8 @@ pub async fn status(lake: &Lake, control: &Control, options: &Options) -> Result
             bronze_version: entry.bronze_version,
             rows_behind: behind.map_or(0, |behind| behind.rows),
             seconds_behind: behind.map_or(0.0, |behind| behind.seconds),
+            bronze_only: entry.is_history().then(|| lacking(&source, id)),
+            dead_letters: letters.get(id).map_or(0, |letters| letters.values().sum()),
         }
     });
     Ok(Status {
@@ -83,6 +106,12 @@ pub async fn status(lake: &Lake, control: &Control, options: &Options) -> Result
         ingester,
         findings,
     })
+}
+
+/// Why a captured table is a history.
+pub(crate) fn lacking(source: &PostgresSource, table: &TableId) -> String {
+    let known = source.histories().iter().find(|history| history.id == *table);
+    known.map_or_else(|| "it had no usable key when it was captured".to_owned(), |found| found.reason.clone())
 }
 
 fn findings(

@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
+use arrow::array::Array;
 use futures::future::{BoxFuture, OptionFuture};
-use lakeward_cdc::{Boundary, ChangeStream, Chunk, PostgresSource, PostgresStream, SchemaPolicy};
-use lakeward_change::{ChangeBatch, Lsn, StopCause, StoppedTable, TableId};
+use lakeward_cdc::{
+    Boundary, CdcError, ChangeStream, Chunk, PostgresSource, PostgresStream, SchemaPolicy, SlotState,
+};
+use lakeward_change::{ChangeBatch, DeadLetter, Lsn, StopCause, StoppedTable, TableId};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Watermark, WatermarkTable};
 use lakeward_postgres::{Control, TableRequest};
 use tokio::{
@@ -207,7 +210,8 @@ impl Streaming {
                 self.begin_cut(reason, copies).await?;
             }
             let full = self.budget.is_full();
-            let reading = !full && !self.requests.hold_reading(self.open) && !shutdown.is_cancelled();
+            let reading =
+                !full && !self.again && !self.requests.hold_reading(self.open) && !shutdown.is_cancelled();
             let cut = self.cut.as_mut();
             tokio::select! {
                 biased;
@@ -232,7 +236,12 @@ impl Streaming {
                 () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
                 _ = tick.tick() => self.look_around(copies).await?,
                 () = self.budget.has_room(), if full => {}
-                chunk = next_chunk(&mut self.stream, reading) => self.route(chunk?, subscribers, copies).await?,
+                chunk = next_chunk(&mut self.stream, reading) => match chunk {
+                    Ok(chunk) => self.route(chunk, subscribers, copies).await?,
+                    // The catalog knows by now what it is.
+                    Err(PipelineError::Source(CdcError::NewRelation { .. })) => self.again = true,
+                    Err(error) => return Err(error),
+                },
             }
             if !full && self.budget.is_full() {
                 self.tell_lanes(|| Message::Flush).await?;
@@ -365,6 +374,10 @@ impl Streaming {
     /// Whatever came, went or changed in the source's catalog is seen to by a new beginning.
     async fn look_at_definitions(&mut self, copies: &Copies) -> Result<(), PipelineError> {
         self.looked_at = Instant::now();
+        if !matches!(self.source.slot().await?, SlotState::Present { active_pid: Some(_), .. }) {
+            // The server has ended the session, and the news did not get through.
+            return Err(CdcError::Ended.into());
+        }
         let changed = self.source.changed_tables().await?;
         self.again |= changed.iter().any(|table| !copies.copies(table));
         Ok(())
@@ -388,7 +401,7 @@ impl Streaming {
             }
             _ => {
                 let lane = self.lanes.get(&table).cloned();
-                self.errands.begin(request, table, &self.source, lane);
+                self.errands.begin(request, table, &self.source, &self.lake, lane);
             }
         }
     }
@@ -407,13 +420,14 @@ impl Streaming {
                 self.routed = self.routed.max(end);
             }
         }
-        if chunk.batches.is_empty() && chunk.stopped.is_empty() && !was_open {
+        if chunk.batches.is_empty() && chunk.letters.is_empty() && chunk.stopped.is_empty() && !was_open {
             return Ok(());
         }
         self.dirty.get_or_insert_with(Instant::now);
         self.stream_time = self.stream_time.max(chunk.committed_at);
         let chunk = Arc::new(chunk);
         subscribers.retain(|subscriber| subscriber.try_send(Arc::clone(&chunk)).is_ok());
+        self.set_aside(&chunk).await?;
         let now = Instant::now();
         for batch in &chunk.batches {
             let Some(lane) = self.lanes.get(&batch.table.id) else { continue };
@@ -437,6 +451,27 @@ impl Streaming {
             self.nulled = nulled;
         }
         metrics::gauge!("lakeward_buffered_bytes").set(self.budget.used() as f64);
+        Ok(())
+    }
+
+    /// Letters go to their lanes before the changes of the same stretch, whose writes may pass them.
+    async fn set_aside(&mut self, chunk: &Chunk) -> Result<(), PipelineError> {
+        let mut by_table: BTreeMap<&TableId, Vec<DeadLetter>> = BTreeMap::new();
+        for letter in &chunk.letters {
+            by_table.entry(&letter.table).or_default().push(letter.clone());
+        }
+        for (table, letters) in by_table {
+            let Some(lane) = self.lanes.get(table) else { continue };
+            metrics::counter!("lakeward_dead_letters_total", "table" => table.to_string())
+                .increment(letters.len() as u64);
+            (self.observer)(Event::SetAside { table: table.clone(), rows: letters.len() as u64 });
+            self.behind.read(table, letters.len() as u64, Instant::now());
+            let bytes = letters.iter().map(|letter| letter.message.len() + letter.relation.len()).sum();
+            let share = self.budget.take(bytes);
+            if lane.send(Message::Letters { letters, share }).await.is_err() {
+                return Err(self.failed_lane().await);
+            }
+        }
         Ok(())
     }
 
@@ -493,7 +528,8 @@ async fn complete_cut(
 
 /// What a batch holds in memory, in bytes, its bookkeeping columns included.
 fn memory_size(batch: &ChangeBatch) -> usize {
-    batch.values.get_array_memory_size() + batch.num_rows() * BOOKKEEPING_BYTES
+    let old_keys = batch.old_keys.as_ref().map_or(0, |keys| keys.get_array_memory_size());
+    batch.values.get_array_memory_size() + old_keys + batch.num_rows() * BOOKKEEPING_BYTES
 }
 
 async fn next_chunk(stream: &mut PostgresStream, reading: bool) -> Result<Chunk, PipelineError> {

@@ -9,6 +9,13 @@ use crate::error::{Error, Result};
 use crate::tls::{Roots, Verification, connector};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A server that has taken the connection may take so long to greet.
+const GREETING: Duration = Duration::from_secs(20);
+/// A dead machine, or a firewall that has forgotten the connection, is noticed within about a minute.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
 /// Connects, with TLS as the URL's `sslmode` says, and drives the connection in a task of its own until the client is
 /// dropped.
@@ -29,16 +36,38 @@ pub async fn connect(url: &str) -> Result<Client> {
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
     }
+    notice_silence(&mut config);
     let failed = |source| Error::Connect { server: mask(url), source };
-    if config.get_ssl_mode() == SslMode::Disable {
-        let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
+    let limit = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT) + GREETING;
+    let connecting = async {
+        if config.get_ssl_mode() == SslMode::Disable {
+            let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
+            drive(connection);
+            return Ok(client);
+        }
+        let tls = connector(&verification).map_err(|reason| Error::Tls { server: mask(url), reason })?;
+        let (client, connection) = config.connect(tls).await.map_err(failed)?;
         drive(connection);
-        return Ok(client);
+        Ok(client)
+    };
+    let silent = |_| Err(Error::Silent { server: mask(url), waited: limit });
+    tokio::time::timeout(limit, connecting).await.unwrap_or_else(silent)
+}
+
+/// Lets the system find out that the other end is gone, unless the URL says how.
+fn notice_silence(config: &mut Config) {
+    if config.get_keepalives_idle() == Config::new().get_keepalives_idle() {
+        config.keepalives_idle(KEEPALIVE_IDLE);
     }
-    let tls = connector(&verification).map_err(|reason| Error::Tls { server: mask(url), reason })?;
-    let (client, connection) = config.connect(tls).await.map_err(failed)?;
-    drive(connection);
-    Ok(client)
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(KEEPALIVE_INTERVAL);
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(KEEPALIVE_RETRIES);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(UNACKNOWLEDGED);
+    }
 }
 
 fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static) {

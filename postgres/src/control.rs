@@ -12,7 +12,7 @@ use crate::migration::migrate;
 /// The requests for a consistent cut are documented at [`announce_cut`](Self::announce_cut).
 pub struct Control {
     url: String,
-    client: Mutex<Arc<Client>>,
+    client: Mutex<Option<Arc<Client>>>,
 }
 
 impl Control {
@@ -23,7 +23,7 @@ impl Control {
     pub async fn open(url: &str) -> Result<Self> {
         let mut client = open_session(url).await?;
         migrate(&mut client).await?;
-        Ok(Self { url: url.to_owned(), client: Mutex::new(Arc::new(client)) })
+        Ok(Self { url: url.to_owned(), client: Mutex::new(Some(Arc::new(client))) })
     }
 
     /// The connection.
@@ -31,11 +31,18 @@ impl Control {
     /// # Errors
     /// The connection was lost and cannot be opened anew.
     pub(crate) async fn client(&self) -> Result<Arc<Client>> {
-        let mut client = self.client.lock().await;
-        if client.is_closed() {
-            *client = Arc::new(open_session(&self.url).await?);
+        let mut kept = self.client.lock().await;
+        if let Some(client) = kept.as_ref().filter(|client| !client.is_closed()) {
+            return Ok(Arc::clone(client));
         }
-        Ok(Arc::clone(&client))
+        let client = Arc::new(open_session(&self.url).await?);
+        *kept = Some(Arc::clone(&client));
+        Ok(client)
+    }
+
+    /// Gives up a connection over which no answer comes: the next call opens another one.
+    pub async fn hang_up(&self) {
+        *self.client.lock().await = None;
     }
 }
 

@@ -56,6 +56,8 @@ pub enum Error {
         #[source]
         source: tokio_postgres::Error,
     },
+    #[error("{server} has taken the connection and says nothing, for {} s now", waited.as_secs())]
+    Silent { server: String, waited: Duration },
     #[error("cannot {action}")]
     Query {
         action: String,
@@ -93,6 +95,7 @@ impl Error {
         match self {
             Self::Connect { source, .. } | Self::Query { source, .. } => is_retryable(source),
             Self::Fetch { .. }
+            | Self::Silent { .. }
             | Self::Stop { .. }
             | Self::CutFailed { .. }
             | Self::CutTimeout { .. }

@@ -14,13 +14,13 @@ use crate::{
     session::{ControlSession, Places, lake, pipeline_options, shutdown_token},
 };
 
-/// Needs no configuration: every table that has a key is copied once, then its changes are followed.
+/// Needs no configuration: every table is copied once, then its changes are followed; without a key, its inserts.
 /// Stop it with Ctrl-C at any moment; the next start goes on where it stopped. Several tables may be chosen by patterns.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
     places: Places,
-    /// Tables to capture: schema.table, * stands for anything; may be given several times [default: all with a key]
+    /// Tables to capture: schema.table, * stands for anything; may be given several times [default: all]
     #[arg(long, value_name = "PATTERN")]
     tables: Vec<String>,
     /// Stop once everything the server had written, at the moment the copy caught up, is durable in the lake

@@ -50,12 +50,13 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     if json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
-        print_report(&report);
+        print_report(&report, arguments.repair);
     }
     Ok(if report.is_clean() { Outcome::Done } else { Outcome::Found })
 }
 
-fn print_report(report: &ReconcileReport) {
+/// `asked`: a repair was.
+fn print_report(report: &ReconcileReport, asked: bool) {
     println!("{} at {}", report.source, report.lsn);
     let rows = report.tables.iter().map(|found| {
         let differing = if found.differing == 0 {
@@ -66,17 +67,32 @@ fn print_report(report: &ReconcileReport) {
         [found.table.clone(), found.source_rows.to_string(), found.lake_rows.to_string(), differing]
     });
     println!("{}", table(["table", "rows in Postgres", "rows in the lake", ""], rows));
+    for found in &report.tables {
+        for (reason, rows) in &found.dead_letters {
+            println!("  {}: {rows} rows are dead letters: {reason}", found.table);
+        }
+    }
     for found in report.tables.iter().filter(|found| found.differing > 0) {
         for difference in &found.differences {
             print_difference(&found.table, difference);
         }
         print_repair(found);
+        if asked && found.repair.is_none() {
+            let name = &found.table;
+            println!("  {name} has no key to repair it by: `lakeward table resync {name}` copies it anew");
+        }
+    }
+    for table in &report.bronze_only {
+        println!("  {} was not compared, it is in bronze alone: {}", table.id, table.reason);
     }
     for table in &report.not_compared {
         println!("  {} was not compared: {}", table.id, table.reason);
     }
     let repaired = report.tables.iter().any(|found| found.repair.is_some());
     match (report.is_clean(), repaired) {
+        (true, false) if !report.bronze_only.is_empty() => {
+            println!("No difference in the tables that were compared.");
+        }
         (true, false) => println!("No difference: the lake equals the source at this point."),
         (true, true) => println!("No difference is left: the lake equals the source at a second point."),
         (false, _) => {}

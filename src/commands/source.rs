@@ -11,7 +11,7 @@ use crate::{
 
 #[derive(clap::Subcommand)]
 pub enum Arguments {
-    /// Take slot and publication out of the shop's database; the lake stays as it is
+    /// Take slot and publications out of the shop's database; the lake stays as it is
     Drop {
         #[command(flatten)]
         places: Places,
@@ -27,7 +27,9 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     if json {
         println!("{}", serde_json::json!({ "slot": slot, "publication": publication, "dropped": true }));
     } else {
-        println!("Nothing of ours is left there: slot {slot} and publication {publication} are gone.");
+        println!(
+            "Nothing of ours is left there: slot {slot}, publication {publication} and the one of inserts are gone."
+        );
     }
     Ok(Outcome::Done)
 }

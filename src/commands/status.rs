@@ -60,13 +60,14 @@ fn print_status(status: &Status) {
     let rows = status.tables.iter().map(|row| {
         [
             row.table.to_string(),
-            row.silver_version.to_string(),
+            if row.bronze_only.is_some() { "none".to_owned() } else { row.silver_version.to_string() },
             row.bronze_version.to_string(),
             row.rows_behind.to_string(),
             format!("{:.1} s", row.seconds_behind),
+            row.dead_letters.to_string(),
         ]
     });
-    println!("{}", table(["table", "silver", "bronze", "rows not durable", "oldest"], rows));
+    println!("{}", table(["table", "silver", "bronze", "rows not durable", "oldest", "dead letters"], rows));
     for finding in &status.findings {
         println!("! {finding}");
     }

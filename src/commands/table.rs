@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use chrono::{DateTime, SecondsFormat, Utc};
 use lakeward_change::TableId;
 use lakeward_lakehouse::{Watermark, WatermarkTable};
 use lakeward_pipeline::{Chore, Maintained, maintain};
@@ -18,6 +19,9 @@ use crate::{
 
 /// A running ingester tells of itself more often.
 const ALIVE: Duration = Duration::from_secs(5);
+
+const BRONZE_ONLY: &str = "bronze alone, without its updates and deletes: it has no usable key; add a primary key, or \
+     ALTER TABLE … REPLICA IDENTITY FULL";
 
 #[derive(clap::Subcommand)]
 pub enum Arguments {
@@ -35,12 +39,15 @@ pub enum Arguments {
         /// The table's name: schema.table
         name: String,
     },
-    /// One table's columns
+    /// One table's columns, and its versions at past watermarks: read at those of one watermark, tables fit together
     Describe {
         #[command(flatten)]
         place: LakePlace,
         /// The table's name: schema.table
         name: String,
+        /// So many of the newest watermarks; --json gives all that are kept
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        versions: usize,
     },
     /// Puts a table's small files together, in bronze and silver
     Optimize(Maintain),
@@ -60,6 +67,18 @@ pub struct Maintain {
     wait: u64,
 }
 
+/// The table in one watermark.
+#[derive(Serialize)]
+struct Version {
+    /// Everything that committed before is in these versions.
+    lsn: String,
+    /// The newest commit in it.
+    committed_at: Option<DateTime<Utc>>,
+    epoch: i64,
+    silver_version: i64,
+    bronze_version: i64,
+}
+
 #[derive(Serialize)]
 struct Listed<'a> {
     name: String,
@@ -67,6 +86,8 @@ struct Listed<'a> {
     key: &'a [String],
     silver_path: &'a str,
     silver_version: i64,
+    /// There is no silver: updates and deletes are not captured.
+    bronze_only: bool,
     bronze_path: &'a str,
     bronze_version: i64,
     epoch: i64,
@@ -90,8 +111,8 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                     [
                         row.name,
                         row.key.join(", "),
-                        row.silver_path.to_owned(),
-                        row.silver_version.to_string(),
+                        if row.bronze_only { "none".to_owned() } else { row.silver_path.to_owned() },
+                        if row.bronze_only { String::new() } else { row.silver_version.to_string() },
                         row.bronze_path.to_owned(),
                         row.lsn,
                     ]
@@ -100,6 +121,9 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                     "{}",
                     table(["table", "key", "silver", "version", "bronze", "everything before"], rows)
                 );
+                for (id, _) in watermark.tables.iter().filter(|(_, entry)| entry.is_history()) {
+                    println!("{id}: {BRONZE_ONLY}");
+                }
                 for table in &watermark.stopped {
                     println!("{} has stopped: {}", table.id, table.reason);
                 }
@@ -123,51 +147,91 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                 None => println!("No ingester is running: the next `lakeward ingest` copies {name} anew"),
             }
         }
-        Arguments::Describe { place, name } => {
+        Arguments::Describe { place, name, versions } => {
             place.apply(&mut config);
-            let lake = lake(&config)?;
-            let watermark = newest_watermark(&config, &lake).await?;
-            let (id, entry) =
-                watermark.tables.iter().find(|(id, _)| id.to_string() == name).with_context(|| {
-                    format!("{name} is not captured; `lakeward table list` shows what is")
-                })?;
-            let provider = lake.read(&entry.silver_path, Some(entry.silver_version)).await?;
-            let schema = provider.schema();
-            let definition = lake.definition(&entry.silver_path).await?;
-            let source_name = |name: &str| {
-                let definition = definition.as_ref()?;
-                let column = definition.columns.iter().position(|column| column.name == name)?;
-                Some(definition.source_name(column).to_owned())
-            };
-            if json {
-                let columns: Vec<_> = schema
-                    .fields()
-                    .iter()
-                    .map(|field| {
-                        serde_json::json!({
-                            "name": field.name(),
-                            "type": field.data_type().to_string(),
-                            "source_name": source_name(field.name()),
-                        })
-                    })
-                    .collect();
-                println!(
-                    "{}",
-                    serde_json::json!({ "table": listed(&watermark, id.to_string(), entry), "columns": columns })
-                );
-            } else {
-                println!("{id}  key ({})  {}", entry.key.join(", "), entry.silver_path);
-                let rows = schema.fields().iter().map(|field| {
-                    let source_name = source_name(field.name()).unwrap_or_default();
-                    [field.name().clone(), field.data_type().to_string(), source_name]
-                });
-                println!("{}", table(["column", "type", "in the source"], rows));
-            }
+            describe(&config, &name, versions, json).await?;
         }
         Arguments::Optimize(asked) => maintained(asked, Chore::Optimize, config, json).await?,
         Arguments::Vacuum(asked) => maintained(asked, Chore::Vacuum, config, json).await?,
     }
     Ok(Outcome::Done)
+}
+
+async fn describe(config: &Config, name: &str, newest: usize, json: bool) -> Result<()> {
+    let lake = lake(config)?;
+    let watermark = newest_watermark(config, &lake).await?;
+    let (id, entry) = watermark
+        .tables
+        .iter()
+        .find(|(id, _)| id.to_string() == name)
+        .with_context(|| format!("{name} is not captured; `lakeward table list` shows what is"))?;
+    let (path, version) = if entry.is_history() {
+        (&entry.bronze_path, entry.bronze_version)
+    } else {
+        (&entry.silver_path, entry.silver_version)
+    };
+    let provider = lake.read(path, Some(version)).await?;
+    let schema = provider.schema();
+    let definition = lake.definition(path).await?;
+    let source_name = |name: &str| {
+        let definition = definition.as_ref()?;
+        let column = definition.columns.iter().position(|column| column.name == name)?;
+        Some(definition.source_name(column).to_owned())
+    };
+    let versions = versions(&lake.watermarks(&watermark.source).await?, id);
+    if json {
+        let columns: Vec<_> = schema
+            .fields()
+            .iter()
+            .map(|field| {
+                serde_json::json!({
+                    "name": field.name(),
+                    "type": field.data_type().to_string(),
+                    "source_name": source_name(field.name()),
+                })
+            })
+            .collect();
+        let table = listed(&watermark, id.to_string(), entry);
+        println!("{}", serde_json::json!({ "table": table, "columns": columns, "versions": versions }));
+        return Ok(());
+    }
+    println!("{id}  key ({})  {path}", entry.key.join(", "));
+    if entry.is_history() {
+        println!("{BRONZE_ONLY}");
+    }
+    let rows = schema.fields().iter().map(|field| {
+        let source_name = source_name(field.name()).unwrap_or_default();
+        [field.name().clone(), field.data_type().to_string(), source_name]
+    });
+    println!("{}", table(["column", "type", "in the source"], rows));
+    let rows = versions.iter().take(newest).map(|version| {
+        [
+            version.lsn.clone(),
+            version
+                .committed_at
+                .map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true))
+                .unwrap_or_default(),
+            if entry.is_history() { String::new() } else { version.silver_version.to_string() },
+            version.bronze_version.to_string(),
+        ]
+    });
+    println!("{}", table(["everything before", "newest commit", "silver", "bronze"], rows));
+    Ok(())
+}
+
+/// A table's versions at the watermarks that have it, newest first.
+fn versions(watermarks: &[Watermark], id: &TableId) -> Vec<Version> {
+    let version = |watermark: &Watermark| {
+        let entry = watermark.tables.get(id)?;
+        Some(Version {
+            lsn: watermark.lsn.to_string(),
+            committed_at: watermark.stream_time.and_then(DateTime::from_timestamp_micros),
+            epoch: entry.epoch,
+            silver_version: entry.silver_version,
+            bronze_version: entry.bronze_version,
+        })
+    };
+    watermarks.iter().rev().filter_map(version).collect()
 }
 
 /// Asks the ingester for a new copy and waits for its end; `None` if no ingester is there.
@@ -222,6 +286,7 @@ fn listed<'a>(watermark: &'a Watermark, name: String, entry: &'a WatermarkTable)
         key: &entry.key,
         silver_path: &entry.silver_path,
         silver_version: entry.silver_version,
+        bronze_only: entry.is_history(),
         bronze_path: &entry.bronze_path,
         bronze_version: entry.bronze_version,
         epoch: entry.epoch,

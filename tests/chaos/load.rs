@@ -42,6 +42,8 @@ const ODD: &str = r#"
     create table odd.parted_2 partition of odd.parted for values from (10) to (20);
     create table odd.parted_rest partition of odd.parted default;
     insert into odd.parted select i, i % 30, 'n' || i, '2026-01-01Z' from generate_series(1, 100000) i;
+    create table odd.keyless(n int, note text); alter table odd.keyless replica identity full;
+    insert into odd.keyless select nullif(i % 500, 0), 'n' || i % 20 from generate_series(1, 100000) i;
     create table odd.emptied(id int primary key, note text);
     create table odd.pulses(id bigserial primary key, lsn pg_lsn default pg_current_wal_insert_lsn());
     insert into odd.pulses default values;"#;
@@ -160,7 +162,7 @@ fn statement(random: &mut StdRng) -> String {
     let to = id + some;
     let n: u32 = random.random_range(0..1000);
     let column = [6, 7, 8, 9][random.random_range(0..4)] + 10 * random.random_range(0..9);
-    match random.random_range(0..17) {
+    match random.random_range(0..20) {
         0 => format!("update odd.wide set c{column} = {n} where id between {id} and {to}"),
         1 => format!("update odd.wide set c10 = 'u{n}', c1 = null, c5 = null where id = {id}"),
         2 => format!("delete from odd.wide where id between {id} and {id} + 3"),
@@ -194,6 +196,14 @@ fn statement(random: &mut StdRng) -> String {
             "savepoint s; delete from odd.toasted where id = {id}; update odd.wide set c6 = 0 where id = {id};
              rollback to s"
         ),
+        // Many equal rows, some of which change.
+        16 => {
+            format!("update odd.keyless set n = {some}, note = null where n = {n} and note = 'n' || n % 20")
+        }
+        17 => format!(
+            "delete from odd.keyless where ctid in (select ctid from odd.keyless where n = {some} limit 3)"
+        ),
+        18 => format!("insert into odd.keyless select {some}, 'n7' from generate_series(1, 5)"),
         // A large transaction.
         _ if n < 100 => {
             format!("update odd.toasted set small = small + 1 where id between {id} and {id} + 20000")

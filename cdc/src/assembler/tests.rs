@@ -1,17 +1,20 @@
 use std::collections::BTreeSet;
 
 use arrow::array::{Array, AsArray};
-use lakeward_change::{Column, ColumnType, TableSchema};
+use lakeward_change::{Column, ColumnType, LEAF, Leaf, TableSchema};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    LetterReader,
+    letter::MOST_LETTERS,
     protocol::RelationColumn,
     test_messages::{self as wire, Value},
 };
 
 const CAPTURED: u32 = 11;
 const OTHER: u32 = 12;
+const PART: u32 = 13;
 
 /// `s.t(id text primary key, a text, b text)`.
 fn definition() -> Definition {
@@ -43,6 +46,25 @@ fn followed(commit: i64, order: i64) -> Followed {
     Followed { definition: definition(), durable: Position { epoch: 3, commit, order } }
 }
 
+/// The catalog was read before transaction 100 began.
+fn known() -> Known {
+    Known::new([OTHER].into(), "90:100:").expect("a snapshot")
+}
+
+/// The same table by partitions, one of them [`PART`].
+fn parted() -> Followed {
+    let mut followed = followed(0, 0);
+    let definition = &mut followed.definition;
+    let mut schema = TableSchema::clone(&definition.schema);
+    schema.columns.push(Column { name: LEAF.into(), ..schema.columns[0].clone() });
+    schema.origin.leaves = vec![Leaf { table: PART, name: "s.part".into(), filled: false }];
+    definition.types.push((25, -1));
+    definition.base_types.push(25);
+    definition.schema = schema.into();
+    definition.partitioned = true;
+    followed
+}
+
 fn described(id: u32, name: &str) -> Relation {
     let column =
         |name: &str| RelationColumn { key: name == "id", name: name.into(), type_oid: 25, type_modifier: -1 };
@@ -59,14 +81,14 @@ struct Feed(Assembler);
 
 impl Feed {
     fn new() -> Self {
-        let mut feed = Self(Assembler::new(vec![followed(0, 0)]));
+        let mut feed = Self(Assembler::new(vec![followed(0, 0)], known()));
         feed.send(&wire::relation(&described(CAPTURED, "t"))).expect("known");
         feed.send(&wire::relation(&described(OTHER, "other"))).expect("ignored");
         feed
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), CdcError> {
-        self.0.accept(Message::decode(bytes)?, Lsn(77))
+        self.0.read(bytes, Lsn(77))
     }
 
     fn rows(&mut self) -> Vec<Row> {
@@ -252,7 +274,7 @@ fn a_changed_definition_is_named() {
 
 #[test]
 fn what_is_durable_is_passed_over_whatever_its_definition_was() {
-    let mut feed = Feed(Assembler::new(vec![followed(9, 2)]));
+    let mut feed = Feed(Assembler::new(vec![followed(9, 2)], known()));
     let mut older = described(CAPTURED, "t");
     older.columns[1].type_oid = 23;
     feed.send(&wire::relation(&older)).expect("valid");
@@ -281,21 +303,179 @@ fn rows_from_before_a_column_have_null_there_and_columns_go_by_name() {
 }
 
 #[test]
+fn partitions_are_one_table_that_knows_them() {
+    let mut feed = Feed(Assembler::new(vec![parted()], known()));
+    let mut part = described(PART, "part");
+    part.columns.reverse();
+    feed.send(&wire::relation(&part)).expect("known");
+    feed.send(&wire::relation(&described(OTHER, "other"))).expect("ignored");
+    feed.send(&wire::begin(Lsn(9), 0, 5)).expect("valid");
+    let row = [Some(Some("y")), Some(Some("x")), Some(Some("1"))];
+    feed.send(&wire::insert(PART, &row)).expect("valid");
+    feed.send(&wire::update(PART, None, &[Some(Some("z")), None, Some(Some("1"))])).expect("valid");
+    feed.send(&wire::delete(PART, b'K', &[Some(None), Some(None), Some(Some("1"))])).expect("valid");
+    feed.send(&wire::truncate(&[OTHER, PART])).expect("valid");
+    let seen: Vec<_> = feed.rows().into_iter().map(|row| (row.op, row.order, row.values)).collect();
+    let values = |values: [&str; 4]| values.map(|v| (!v.is_empty()).then(|| v.to_owned())).to_vec();
+    let expected = [
+        (Op::Insert, 1, values(["1", "x", "y", "s.part"])),
+        (Op::Update, 2, values(["1", "", "z", "s.part"])),
+        (Op::Delete, 3, values(["1", "", "", ""])),
+        (Op::Truncate, 5, values(["", "", "", "s.part"])),
+    ];
+    assert_eq!(seen, expected);
+    // Under the table's own name nothing says which partition it is.
+    feed.send(&wire::relation(&described(CAPTURED, "t"))).expect("valid");
+    feed.send(&wire::insert(CAPTURED, &[Some(Some("2")), Some(None), Some(None)])).expect("valid");
+    assert!(feed.0.take_stopped()[0].reason.ends_with("did not tell of its partitions"));
+}
+
+#[test]
+fn a_relation_that_came_after_the_catalog_ends_the_stream() {
+    for (xid, came_later) in [(99, false), (100, true)] {
+        let mut feed = Feed::new();
+        feed.send(&wire::begin(Lsn(9), 0, xid)).expect("valid");
+        let told = feed.send(&wire::relation(&described(77, "t_later")));
+        assert_eq!(matches!(told, Err(CdcError::NewRelation { .. })), came_later);
+    }
+}
+
+#[test]
+fn without_a_key_the_whole_row_before_is_kept() {
+    let mut definition = definition();
+    let mut schema = (*definition.schema).clone();
+    (schema.key, schema.origin.whole_rows) = (vec![0, 1, 2], true);
+    (definition.schema, definition.identity) = (schema.into(), b'f');
+    let durable = Position { epoch: 3, commit: 0, order: 0 };
+    let mut feed = Feed(Assembler::new(vec![Followed { definition, durable }], known()));
+    let mut relation = described(CAPTURED, "t");
+    relation.identity = b'f';
+    relation.columns.iter_mut().for_each(|column| column.key = true);
+    feed.send(&wire::relation(&relation)).expect("valid");
+    feed.send(&wire::begin(Lsn(9), 0, 5)).expect("valid");
+    let before = [Some(Some("1")), Some(Some("long")), Some(None)];
+    // A large value that stayed is sent with the row before alone.
+    feed.send(&wire::update(CAPTURED, Some((b'O', &before)), &[Some(Some("2")), None, Some(None)]))
+        .expect("valid");
+    feed.send(&wire::update(CAPTURED, Some((b'O', &before)), &before)).expect("valid");
+    feed.send(&wire::delete(CAPTURED, b'O', &before)).expect("valid");
+    let rows = feed.rows();
+    let texts = |id: &str| [Some(id.to_owned()), Some("long".to_owned()), None];
+    assert_eq!(rows.iter().map(|row| row.old_key.as_deref()).collect::<Vec<_>>(), [Some("1"), None, None]);
+    assert_eq!([&rows[0].values, &rows[2].values], [&texts("2"), &texts("1")]);
+    assert!(rows.iter().all(|row| row.unavailable == [false; 3]));
+    feed.send(&wire::update(CAPTURED, None, &before)).expect("no error");
+    assert!(feed.0.take_letters()[0].reason.ends_with("lacks a value of its key"));
+}
+
+#[test]
+fn a_letter_of_a_table_with_hidden_columns_keeps_no_bytes() {
+    let mut followed = followed(0, 0);
+    followed.definition.left_out.insert("secret".to_owned());
+    let reader = LetterReader::new(followed.definition.clone());
+    let mut feed = Feed(Assembler::new(vec![followed], known()));
+    feed.send(&wire::relation(&described(CAPTURED, "t"))).expect("valid");
+    feed.send(&wire::begin(Lsn(9), 0, 5)).expect("valid");
+    feed.send(&wire::insert(CAPTURED, &[Some(Some("1")), None, Some(Some("told"))])).expect("no error");
+    let letter = feed.0.take_letters().swap_remove(0);
+    assert!(letter.message.is_empty());
+    assert!(reader.read(&letter).expect_err("there is nothing").to_string().contains("table resync"));
+}
+
+#[test]
 fn messages_out_of_order_are_errors() {
     let row = [Some(Some("1")), Some(None), Some(None)];
     let begin = wire::begin(Lsn(9), 0, 5);
     assert!(matches!(Feed::new().send(&wire::insert(CAPTURED, &row)), Err(CdcError::Sequence(_))));
     assert!(matches!(Feed::new().send(&wire::commit(Lsn(0), Lsn(0))), Err(CdcError::Sequence(_))));
-    for bad in [
-        begin.clone(),
-        wire::insert(555, &row),
-        wire::insert(CAPTURED, &row[..2]),
-        wire::insert(CAPTURED, &[Some(Some("1")), None, Some(None)]),
-        wire::update(CAPTURED, None, &[None, Some(None), Some(None)]),
-        wire::delete(CAPTURED, b'K', &[None, Some(None), Some(None)]),
-    ] {
+    for bad in [begin.clone(), wire::insert(555, &row)] {
         let mut feed = Feed::new();
         feed.send(&begin).expect("in order");
         assert!(matches!(feed.send(&bad), Err(CdcError::Sequence(_))));
+    }
+}
+
+/// Messages that are none of `s.t`'s rows, and why.
+fn undecodable() -> Vec<(Op, Vec<u8>, &'static str)> {
+    let row = [Some(Some("1")), Some(None), Some(None)];
+    let fine = wire::insert(CAPTURED, &row);
+    let not_utf8 = wire::insert(CAPTURED, &[Some(Some("1")), Some(Some("aXb")), Some(None)]);
+    let not_utf8: Vec<u8> = not_utf8.iter().map(|byte| if *byte == b'X' { 0xff } else { *byte }).collect();
+    vec![
+        (Op::Insert, wire::insert(CAPTURED, &row[..2]), "another number of columns"),
+        (Op::Insert, wire::insert(CAPTURED, &[Some(Some("1")), None, Some(None)]), "lacks a value"),
+        (
+            Op::Update,
+            wire::update(CAPTURED, None, &[None, Some(None), Some(None)]),
+            "lacks a value of its key",
+        ),
+        (
+            Op::Delete,
+            wire::delete(CAPTURED, b'K', &[None, Some(None), Some(None)]),
+            "lacks a value of its key",
+        ),
+        (Op::Insert, not_utf8, "column a of table s.t: the value is not UTF-8"),
+        (Op::Insert, fine[..fine.len() - 1].to_vec(), "ends early"),
+        (Op::Insert, [&fine[..], b"n"].concat(), "too many"),
+    ]
+}
+
+#[test]
+fn what_cannot_be_taken_in_is_a_letter_and_the_next_change_comes() {
+    let mut feed = Feed::new();
+    feed.send(&wire::begin(Lsn(9), 60, 5)).expect("in order");
+    let (mut order, bad) = (0, undecodable());
+    for (op, message, why) in &bad {
+        feed.send(&wire::insert(CAPTURED, &[Some(Some("1")), Some(Some("kept")), Some(None)]))
+            .expect("valid");
+        feed.send(message).expect("no error");
+        order += 2;
+        let letter = feed.0.take_letters().pop().expect(why);
+        assert!(letter.reason.contains(why), "{why}: {}", letter.reason);
+        assert_eq!((letter.op, &letter.message), (*op, message), "{why}");
+        assert_eq!(letter.position, Position { epoch: 3, commit: 9, order }, "{why}");
+        // Read again, it is still none; and a letter that can be read is the change that it would have been.
+        let reader = LetterReader::new(definition());
+        let again = reader.read(&letter).expect_err(why).to_string();
+        assert!(again.contains(why), "{why}: {again}");
+        let mended =
+            DeadLetter { message: wire::delete(CAPTURED, b'K', &[Some(Some("7")), None, None]), ..letter };
+        let change = reader.read(&mended).expect("a change");
+        assert_eq!((change.num_rows(), change.position(0), change.ops[0]), (1, mended.position, Op::Delete));
+        assert_eq!(change.committed_at.value(0), mended.committed_at.expect("a time"));
+    }
+    let rows = feed.rows();
+    assert_eq!(rows.len(), bad.len());
+    let orders: Vec<_> = rows.iter().map(|row| row.order).collect();
+    assert_eq!(orders, [1, 3, 5, 7, 9, 11, 13]);
+    assert!(rows.iter().all(|row| row.values[1].as_deref() == Some("kept")));
+    assert!(!feed.0.has_stopped());
+}
+
+#[test]
+fn a_flood_of_letters_stops_the_table() {
+    let mut feed = Feed::new();
+    let (_, bad, _) = undecodable().swap_remove(0);
+    let hour = 3_600_000_000;
+    for (commit, at, more) in [(9, 0, false), (19, hour, false), (29, hour + 5, true)] {
+        feed.send(&wire::begin(Lsn(commit), at, 5)).expect("in order");
+        let letters = if more { 1 } else { MOST_LETTERS };
+        (0..letters).for_each(|_| feed.send(&bad).expect("no error"));
+        feed.send(&wire::commit(Lsn(0), Lsn(0))).expect("in order");
+    }
+    assert_eq!(feed.0.take_letters().len(), 2 * MOST_LETTERS);
+    let stopped = feed.0.take_stopped().pop().expect("too many in the second hour");
+    assert_eq!((stopped.cause, stopped.complete_to), (StopCause::Rows, Lsn(29)));
+    assert!(stopped.reason.contains("more than 1000 rows within an hour"), "{}", stopped.reason);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_of_a_row_are_an_error(tag in prop::sample::select(&b"IUD"[..]), bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        let mut feed = Feed::new();
+        feed.send(&wire::begin(Lsn(9), 0, 5)).expect("in order");
+        let message = [&[tag], &CAPTURED.to_be_bytes()[..], &bytes].concat();
+        feed.send(&message).expect("a row or a letter");
+        prop_assert_eq!(feed.0.take_letters().len() + feed.rows().len(), 1);
     }
 }

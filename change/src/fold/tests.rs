@@ -12,7 +12,7 @@ use arrow::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Column, ColumnType, TableId};
+use crate::{Column, ColumnType, LEAF, TableId};
 
 type Key = (i32, String);
 /// Two columns beside the key; values never repeat, so a wrong source shows.
@@ -29,6 +29,8 @@ enum Action {
     Swap(Key, Key),
     Delete(Key),
     Truncate,
+    /// Of one partition: a region is one.
+    TruncateLeaf(String),
 }
 
 /// One change as the source sends it.
@@ -39,6 +41,8 @@ struct Sent {
     old_key: Option<Key>,
     values: Row,
     unavailable: [bool; 2],
+    /// The partition that was emptied.
+    leaf: Option<String>,
 }
 
 fn table() -> Arc<TableSchema> {
@@ -53,6 +57,7 @@ fn table() -> Arc<TableSchema> {
             column("id", ColumnType::Int4),
             // Odd numbers do not fit it, as it happens.
             column("b", ColumnType::Numeric { precision: 20, scale: 0 }),
+            column(LEAF, ColumnType::Text),
         ],
         key: vec![2, 0],
         origin: Default::default(),
@@ -78,6 +83,7 @@ fn play(model: &mut Model, actions: &[Action]) -> Vec<Sent> {
                     old_key: None,
                     values: row,
                     unavailable: [false; 2],
+                    leaf: None,
                 });
             }
             Action::Update(key, keep) => {
@@ -106,21 +112,31 @@ fn play(model: &mut Model, actions: &[Action]) -> Vec<Sent> {
                 old_key: None,
                 values: (None, None),
                 unavailable: [false; 2],
+                leaf: None,
             }),
             Action::Truncate => {
                 model.clear();
-                sent.push(Sent {
-                    op: Op::Truncate,
-                    key: None,
-                    old_key: None,
-                    values: (None, None),
-                    unavailable: [false; 2],
-                });
+                sent.push(truncate(None));
+            }
+            Action::TruncateLeaf(region) => {
+                model.retain(|key, _| key.1 != *region);
+                sent.push(truncate(Some(region)));
             }
             _ => {}
         }
     }
     sent
+}
+
+fn truncate(leaf: Option<&String>) -> Sent {
+    Sent {
+        op: Op::Truncate,
+        key: None,
+        old_key: None,
+        values: (None, None),
+        unavailable: [false; 2],
+        leaf: leaf.cloned(),
+    }
 }
 
 fn update(
@@ -144,6 +160,7 @@ fn update(
         old_key: old.cloned(),
         values: (sent(keep[0], &row.0), sent(keep[1], &row.1)),
         unavailable: keep,
+        leaf: None,
     }
 }
 
@@ -154,8 +171,17 @@ fn batch(sent: &[(Position, Sent)]) -> ChangeBatch {
     };
     let ids: ArrayRef =
         Arc::new(sent.iter().map(|(_, s)| s.key.as_ref().map(|k| k.0)).collect::<Int32Array>());
-    let values =
-        vec![text(|s| s.key.as_ref().map(|k| k.1.clone())), text(|s| s.values.0.clone()), ids, numbers(sent)];
+    let values = vec![
+        text(|s| s.key.as_ref().map(|k| k.1.clone())),
+        text(|s| s.values.0.clone()),
+        ids,
+        numbers(sent),
+        text(|s| match (&s.key, s.op) {
+            (None, _) => s.leaf.clone(),
+            (Some(_), Op::Delete) => None,
+            (Some(key), _) => Some(key.1.clone()),
+        }),
+    ];
     let mut raw = RawBuilder::default();
     for (row, (_, sent)) in sent.iter().enumerate() {
         if let (Some(value), None) = (&sent.values.1, even(sent)) {
@@ -192,7 +218,7 @@ fn batch(sent: &[(Position, Sent)]) -> ChangeBatch {
         )
         .unwrap(),
         old_keys,
-        unavailable: vec![None, mask(0), None, mask(1)],
+        unavailable: vec![None, mask(0), None, mask(1), None],
         table,
     }
 }
@@ -256,6 +282,7 @@ fn as_batch(stored: &Model) -> RecordBatch {
                 old_key: None,
                 values: row.clone(),
                 unavailable: [false; 2],
+                leaf: None,
             };
             (Position::default(), sent)
         })
@@ -267,12 +294,14 @@ fn apply(stored: &mut Model, run: &[ChangeBatch]) {
     for segment in split_at_truncates(run) {
         match segment {
             Segment::Truncate(_) => stored.clear(),
+            Segment::TruncateLeaves(_, leaves) => stored.retain(|key, _| !leaves.contains(&key.1)),
             Segment::Changes(changes) => {
                 let folded = fold(&changes).unwrap().resolve(&as_batch(stored)).unwrap();
                 for (row, (key, values)) in rows(&folded.values).into_iter().enumerate() {
                     if folded.deleted.value(row) {
                         stored.remove(&key);
                     } else {
+                        assert_eq!(folded.values.column(4).as_string::<i32>().value(row), key.1);
                         stored.insert(key, values);
                     }
                 }
@@ -293,6 +322,7 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (key(), key()).prop_map(|(a, b)| Action::Swap(a, b)),
         3 => key().prop_map(Action::Delete),
         1 => Just(Action::Truncate),
+        1 => prop_oneof!["n", "s"].prop_map(Action::TruncateLeaf),
     ]
 }
 
@@ -319,8 +349,10 @@ proptest! {
     #[test]
     fn each_key_comes_once_with_its_last_position(actions in prop::collection::vec(action(), 1..40)) {
         let mut model = Model::new();
-        let sent: Vec<Sent> = play(&mut model, &actions).into_iter().filter(|s| s.op != Op::Truncate).collect();
-        prop_assume!(!actions.iter().any(|a| matches!(a, Action::Truncate)) && !sent.is_empty());
+        let truncates = |action: &Action| matches!(action, Action::Truncate | Action::TruncateLeaf(_));
+        let actions: Vec<_> = actions.into_iter().filter(|action| !truncates(action)).collect();
+        let sent = play(&mut model, &actions);
+        prop_assume!(!sent.is_empty());
         let run = batches(&sent, &[3]);
         let folded = fold(&run).unwrap();
         let mut keys: Vec<Key> = rows(&folded.values).into_iter().map(|(key, _)| key).collect();
@@ -387,6 +419,28 @@ fn halves_are_the_whole() {
     assert_eq!((positions(&first).len(), positions(&rest).len()), (3, 4));
     assert_eq!([positions(&first), positions(&rest)].concat(), positions(&run));
     assert!(halves(&[run[1].clone()]).is_none());
+}
+
+#[test]
+fn partitions_emptied_in_a_row_are_one_segment() {
+    let leaf = |name: &str| Action::TruncateLeaf(name.to_owned());
+    let actions =
+        [leaf("s"), leaf("n"), leaf("s"), Action::Insert((1, "n".to_owned())), leaf("n"), Action::Truncate];
+    let sent = play(&mut Model::new(), &actions);
+    let at = |order: i64| Position { epoch: 1, commit: 100 + order / 3, order: 1 + order % 3 };
+    let all = split_at_truncates(&batches(&sent, &[2]));
+    match &all[..] {
+        [
+            Segment::TruncateLeaves(first, both),
+            Segment::Changes(_),
+            Segment::TruncateLeaves(second, one),
+            Segment::Truncate(last),
+        ] => {
+            assert_eq!((both.len(), one.len()), (2, 1));
+            assert_eq!([*first, *second, *last], [at(2), at(4), at(5)]);
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

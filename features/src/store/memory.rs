@@ -13,7 +13,7 @@ use crate::{
         RevenueMinute, StoreEvent,
         mirror::{Mirror, Settled},
         read,
-        rows::{self, Rows},
+        rows::{self, NO_EVENT, Rows},
     },
 };
 
@@ -84,10 +84,11 @@ impl MemoryStore {
     ///
     /// # Errors
     /// Nothing is applied if a table's columns or keys are missing or of a wrong type, or if a table was copied anew
-    /// ([`FeatureError::NewEpoch`]): then load the store again.
+    /// ([`FeatureError::NewEpoch`]) or a partition emptied ([`FeatureError::PartitionEmptied`]): then load the store again.
     pub fn apply(&self, batches: &[ChangeBatch]) -> Result<u64> {
         let changes: Vec<_> = batches
             .iter()
+            .filter(|batch| batch.table.has_key())
             .filter_map(|batch| Some(Changes::of(self.names.table(&batch.table.id)?, batch)))
             .collect::<Result<_>>()?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
@@ -155,7 +156,8 @@ impl State {
             let unsent = |name: &'static str| change.is_unsent(name, row);
             match batch.ops[row] {
                 Op::Read | Op::Insert => self.mirror.put(*table, rows, row, rows.key(row), &unsent),
-                Op::Update if *table == ShopTable::Events => {}
+                // It cannot be told which one it was.
+                Op::Update if *table == ShopTable::Events && rows.key(row) == NO_EVENT => {}
                 Op::Update => self.mirror.put(*table, rows, row, change.stored_key(row), &unsent),
                 Op::Delete => self.mirror.remove(*table, rows.key(row)),
                 Op::Truncate => self.mirror.truncate(*table),
@@ -180,7 +182,7 @@ impl Mirror {
             ShopTable::Products => self.put_product(key, &rows.product(row), stored, unsent),
             ShopTable::Orders => self.put_order(key, &rows.order(row), stored, unsent),
             ShopTable::OrderItems => self.put_item(key, &rows.item(row), stored),
-            ShopTable::Events => self.count_event(&rows.event(row)),
+            ShopTable::Events => self.put_event(key, &rows.event(row), stored),
         }
     }
 
@@ -192,7 +194,7 @@ impl Mirror {
             }
             ShopTable::Orders => self.remove_order(key),
             ShopTable::OrderItems => self.remove_item(key),
-            ShopTable::Events => {}
+            ShopTable::Events => self.remove_event(key),
         }
     }
 
@@ -213,11 +215,13 @@ impl<'a> Changes<'a> {
         for (row, op) in batch.ops.iter().enumerate() {
             if *op != Op::Truncate {
                 rows.check_key(row)?;
+            } else if batch.truncated_leaf(row).is_some() {
+                return Err(FeatureError::PartitionEmptied { table });
             }
         }
         let old_keys = match &batch.old_keys {
-            Some(keys) if table != ShopTable::Events => Some(rows::old_keys(table, keys)?),
-            _ => None,
+            Some(keys) => Some(rows::old_keys(table, keys)?),
+            None => None,
         };
         Ok(Self { table, batch, rows, old_keys })
     }

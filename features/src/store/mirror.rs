@@ -11,7 +11,7 @@ use crate::{
     Money,
     store::{
         contribution::Contribution,
-        rows::{EventRow, ItemRow, OrderRow, ProductRow, UserRow, is_closed},
+        rows::{EventRow, ItemRow, NO_EVENT, OrderRow, ProductRow, UserRow, is_closed},
     },
 };
 
@@ -31,6 +31,8 @@ pub(crate) struct Mirror {
     /// Views and carts by customer and product.
     pub(crate) interest: Map<i64, Map<i64, Interest>>,
     pub(crate) event_count: u64,
+    /// What was counted, by key, to take it out again.
+    events: Map<i64, Event>,
 
     /// A customer's orders by time.
     pub(crate) customer_orders: Map<i64, BTreeSet<(i64, i64)>>,
@@ -68,6 +70,18 @@ pub(crate) struct CatalogueRow {
 pub(crate) struct Interest {
     pub(crate) views: u32,
     pub(crate) carts: u32,
+}
+
+impl Interest {
+    fn of(&mut self, cart: bool) -> &mut u32 {
+        if cart { &mut self.carts } else { &mut self.views }
+    }
+}
+
+struct Event {
+    user_id: i64,
+    product_id: i64,
+    cart: bool,
 }
 
 /// An order's row, if it has come, and its items, which may come before it.
@@ -207,19 +221,43 @@ impl Mirror {
         self.orders.entry(order_id).or_default().items.push(item);
     }
 
-    pub(crate) fn count_event(&mut self, row: &EventRow<'_>) {
+    pub(crate) fn put_event(&mut self, key: i64, row: &EventRow<'_>, stored: i64) {
         self.see_time(row.time);
+        self.remove_event(stored);
+        self.remove_event(key);
         let (Some(user_id), Some(product_id)) = (row.user_id, row.product_id) else { return };
-        let step = match row.event_type {
-            Some("view") => Interest { views: 1, carts: 0 },
-            Some("cart") => Interest { views: 0, carts: 1 },
+        let cart = match row.event_type {
+            Some("view") => false,
+            Some("cart") => true,
             _ => return,
         };
+        let event = Event { user_id, product_id, cart };
+        if key != NO_EVENT {
+            self.events.insert(key, event);
+        }
         self.event_count += 1;
         let of_customer = self.interest.entry(user_id).or_default().entry(product_id).or_default();
         for interest in [of_customer, &mut self.products.entry(product_id).or_default().interest] {
-            interest.views = interest.views.saturating_add(step.views);
-            interest.carts = interest.carts.saturating_add(step.carts);
+            let count = interest.of(cart);
+            *count = count.saturating_add(1);
+        }
+    }
+
+    pub(crate) fn remove_event(&mut self, key: i64) {
+        let Some(Event { user_id, product_id, cart }) = self.events.remove(&key) else { return };
+        self.event_count -= 1;
+        if let Some(product) = self.products.get_mut(&product_id) {
+            *product.interest.of(cart) -= 1;
+        }
+        let Some(of_customer) = self.interest.get_mut(&user_id) else { return };
+        if let Some(interest) = of_customer.get_mut(&product_id) {
+            *interest.of(cart) -= 1;
+            if interest.views == 0 && interest.carts == 0 {
+                of_customer.remove(&product_id);
+            }
+        }
+        if of_customer.is_empty() {
+            self.interest.remove(&user_id);
         }
     }
 
@@ -275,6 +313,7 @@ impl Mirror {
 
     pub(crate) fn truncate_events(&mut self) {
         self.interest = Map::default();
+        self.events = Map::default();
         self.event_count = 0;
         self.products.values_mut().for_each(|product| product.interest = Interest::default());
     }

@@ -1,11 +1,15 @@
 //! The columns of a normalised batch, typed.
 
+use std::hash::BuildHasher;
+
 use arrow::{
     array::{Array, AsArray, Int64Array, PrimitiveArray, RecordBatch, StringArray, StructArray},
     buffer::NullBuffer,
     compute::cast,
     datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Int64Type, TimestampMicrosecondType},
 };
+
+use foldhash::quality::FixedState;
 
 use crate::{FeatureError, Money, Result, ShopTable, columns::CLOSED_STATUSES};
 
@@ -25,7 +29,7 @@ impl Rows {
     }
 
     /// # Errors
-    /// The row has no key. (Events are counted without one.)
+    /// The row has no key. (Events are counted also without one.)
     pub(crate) fn check_key(&self, row: usize) -> Result<()> {
         if self.table == ShopTable::Events || self.integer(0, row).is_some() {
             return Ok(());
@@ -33,9 +37,12 @@ impl Rows {
         Err(FeatureError::NullKey { table: self.table, column: self.table.columns()[0].name })
     }
 
-    /// The row's key, checked before; events have none here.
+    /// The row's key, checked before; of an event a number made of it, or [`NO_EVENT`].
     pub(crate) fn key(&self, row: usize) -> i64 {
-        if self.table == ShopTable::Events { 0 } else { self.integer(0, row).unwrap_or_default() }
+        match self.table {
+            ShopTable::Events => self.text(4, row).map_or(NO_EVENT, event_key),
+            _ => self.integer(0, row).unwrap_or_default(),
+        }
     }
 
     fn value<T: ArrowPrimitiveType>(&self, column: usize, row: usize) -> Option<T::Native> {
@@ -102,12 +109,29 @@ impl Rows {
     }
 }
 
+/// An event without a key: it is counted, and whatever becomes of it later is not seen.
+pub(crate) const NO_EVENT: i64 = 0;
+
+/// 64 bits of a key that may be of any type.
+fn event_key(key: &str) -> i64 {
+    i64::from_ne_bytes(FixedState::with_seed(0).hash_one(key).to_ne_bytes())
+}
+
 /// Keys before changes, null where a change left the key as it was.
 pub(crate) fn old_keys(table: ShopTable, keys: &StructArray) -> Result<Int64Array> {
+    let convert = |source| FeatureError::Convert { table, source };
+    if table == ShopTable::Events {
+        let Some(column) = keys.column_by_name("event_id") else {
+            return Ok(Int64Array::new_null(keys.len()));
+        };
+        let column = cast(column, &DataType::Utf8).map_err(convert)?;
+        let old = |(row, key): (usize, Option<&str>)| key.filter(|_| keys.is_valid(row)).map(event_key);
+        return Ok(column.as_string::<i32>().iter().enumerate().map(old).collect());
+    }
     let name = table.columns()[0].name;
     let column =
         keys.column_by_name(name).ok_or(FeatureError::MissingColumns { table, columns: vec![name] })?;
-    let column = cast(column, &DataType::Int64).map_err(|source| FeatureError::Convert { table, source })?;
+    let column = cast(column, &DataType::Int64).map_err(convert)?;
     let column = column.as_primitive::<Int64Type>();
     Ok(Int64Array::new(column.values().clone(), NullBuffer::union(column.nulls(), keys.nulls())))
 }

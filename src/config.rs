@@ -45,6 +45,8 @@ pub struct SourceConfig {
     pub tables: Vec<String>,
     pub exclude: Vec<String>,
     pub rules: Vec<RuleConfig>,
+    pub hash_salt: Option<Secret>,
+    pub numeric_scale: Option<u8>,
 }
 
 /// What holds for the tables that a pattern names.
@@ -55,6 +57,9 @@ pub struct RuleConfig {
     pub schema_changes: Option<SchemaPolicy>,
     #[serde(default)]
     pub leave_out: Vec<String>,
+    #[serde(default)]
+    pub hash: Vec<String>,
+    pub numeric_scale: Option<u8>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -210,6 +215,29 @@ impl Serialize for SecretUrl {
     }
 }
 
+/// A text that is never shown.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
 /// Everything that is wrong with the configuration, at once.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration is wrong in {} place(s):\n{}", problems.len(), problems.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n"))]
@@ -285,6 +313,15 @@ impl Config {
         if self.ingest.memory_mib < 16 {
             problems.push(format!("ingest.memory_mib is {}: at least 16 are needed", self.ingest.memory_mib));
         }
+        let scales =
+            self.source.rules.iter().map(|rule| rule.numeric_scale).chain([self.source.numeric_scale]);
+        for scale in scales.flatten().filter(|scale| *scale > 38) {
+            problems.push(format!("a numeric_scale of source is {scale}: it must be from 0 to 38"));
+        }
+        let salted = self.source.hash_salt.as_ref().is_some_and(|salt| !salt.expose().is_empty());
+        if !salted && self.source.rules.iter().any(|rule| !rule.hash.is_empty()) {
+            problems.push("source.rules have columns hashed: source.hash_salt must be given".to_owned());
+        }
         let shop = &self.shop;
         let tables = [&shop.users, &shop.products, &shop.orders, &shop.order_items, &shop.events];
         for name in tables.into_iter().chain(self.lake.names.keys()) {
@@ -342,6 +379,7 @@ fn problem_of(path: &str, value: &Value) -> Option<String> {
             format!("unknown key `{field}`; known here: {}", known.join(", "))
         }
         _ if secret => "not a URL".to_owned(),
+        _ if path == "source.hash_salt" => "not a text: put it in quotes".to_owned(),
         kind => kind.to_string(),
     };
     Some(format!("{path}: {what}"))
@@ -400,5 +438,20 @@ mod tests {
         let shown = toml::to_string(&config).expect("a configuration is TOML");
         assert!(!shown.contains("hunter2") && shown.contains("db/shop"), "{shown}");
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_salt_is_needed_and_never_shown() {
+        let rules =
+            "[source]\nrules = [{ pattern = \"public.users\", hash = [\"email\"], numeric_scale = 39 }]\n";
+        let error = from_toml(rules).expect_err("no salt, and too large a scale");
+        assert_eq!(error.problems.len(), 2, "{error}");
+        let text = rules.replace("39", "2");
+        let config = from_toml(&format!("{text}hash_salt = \"pepper\"")).expect("it is right");
+        let shown = toml::to_string(&config).expect("a configuration is TOML");
+        assert!(shown.contains("***") && !shown.contains("pepper"), "{shown}");
+        assert!(!format!("{config:?}").contains("pepper"));
+        let error = from_toml(&format!("{text}hash_salt = 90210")).expect_err("a number").to_string();
+        assert!(error.contains("quotes") && !error.contains("90210"), "{error}");
     }
 }

@@ -162,8 +162,8 @@ pub fn pipeline_observer(progress: &Progress) -> Observer {
                  dead-letters list`"
             )),
             Event::Nulled { values } => progress.say(format!(
-                "{values} values are null in the lake: NaN, infinity or a time out of range, which their columns \
-                 cannot hold there"
+                "{values} values are null in their columns, which cannot hold them (NaN, infinity, out of range), and \
+                 text in _raw"
             )),
             Event::Lost { reason } => {
                 progress.say(format!("Something was lost: {reason}. All tables are copied anew."));

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use lakeward_cdc::{PostgresOptions, TableRule};
+use lakeward_cdc::{PostgresOptions, Salt, TableRule};
 use lakeward_change::TableId;
 use lakeward_features::ShopNames;
 use lakeward_lakehouse::{Lake, Retention, Watermark};
@@ -119,8 +119,12 @@ pub fn postgres_options(config: &Config) -> Result<PostgresOptions> {
         pattern: rule.pattern.clone(),
         schema_changes: rule.schema_changes,
         leave_out: rule.leave_out.clone(),
+        hash: rule.hash.clone(),
+        numeric_scale: rule.numeric_scale,
     };
     options.rules = config.source.rules.iter().map(rule).collect();
+    options.salt = config.source.hash_salt.as_ref().map(|salt| Salt::new(salt.expose())).unwrap_or_default();
+    options.numeric_scale = config.source.numeric_scale;
     Ok(options)
 }
 

@@ -22,4 +22,5 @@ mod stand;
 mod status;
 mod surroundings;
 mod transactions;
+mod types;
 mod watermarks;

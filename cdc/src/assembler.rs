@@ -88,8 +88,13 @@ struct Change {
 
 impl Assembler {
     pub(crate) fn new(tables: Vec<Followed>, known: Known) -> Self {
-        let builder =
-            |table: &Followed| TableBuilder::new(Arc::clone(&table.definition.schema), table.durable.epoch);
+        let builder = |table: &Followed| {
+            TableBuilder::new(
+                Arc::clone(&table.definition.schema),
+                table.durable.epoch,
+                &table.definition.salt,
+            )
+        };
         let leaves = |(table, followed): (usize, &Followed)| {
             let leaves = followed.definition.schema.origin.leaves.clone();
             leaves.into_iter().map(move |leaf| (leaf.table, (table, leaf.name.into())))
@@ -272,6 +277,7 @@ impl Assembler {
             return Ok(());
         }
         self.count(stamp, bytes.len());
+        let kept = if self.tables[table].definition.is_private() { Vec::new() } else { bytes.to_vec() };
         self.letters.push(DeadLetter {
             table: self.schema(table).id.clone(),
             position: stamp.position,
@@ -280,7 +286,7 @@ impl Assembler {
             xid: Some(stamp.xid),
             committed_at: Some(stamp.committed_at),
             reason,
-            message: bytes.to_vec(),
+            message: kept,
             relation: self.descriptions.get(&change.relation).cloned().unwrap_or_default(),
         });
         Ok(())
@@ -474,13 +480,13 @@ fn places(table: &Definition, relation: &Relation) -> Result<Vec<Option<usize>>,
     for column in &relation.columns {
         let known = table.ignores_new
             || table.left_out.contains(&column.name)
-            || schema.columns.iter().any(|known| known.name == column.name);
+            || (0..schema.columns.len()).any(|known| schema.source_name(known) == column.name);
         if !known {
             return Err(format!("column {} was added", column.name));
         }
     }
     let place = |name: &str| relation.columns.iter().position(|column| column.name == name);
-    let places: Vec<_> = schema.columns.iter().map(|column| place(&column.name)).collect();
+    let places: Vec<_> = (0..schema.columns.len()).map(|column| place(schema.source_name(column))).collect();
     // A column that came later stands behind all others.
     let present = places.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
     for (index, (known, types)) in schema.columns.iter().zip(&table.types).enumerate() {

@@ -12,6 +12,7 @@ use tokio_postgres::Client;
 
 use crate::{
     CdcError,
+    hash::Salt,
     known::Known,
     leaves::{self, Leaves, TABLEOID},
     pattern::Selection,
@@ -38,6 +39,8 @@ pub(crate) struct Definition {
     pub(crate) left_out: BTreeSet<String>,
     /// Columns that come are not captured either.
     pub(crate) ignores_new: bool,
+    /// Of its hashed columns.
+    pub(crate) salt: Salt,
 }
 
 impl Definition {
@@ -59,8 +62,18 @@ impl Definition {
     }
 
     pub(crate) fn column_list(&self) -> String {
-        let names: Vec<_> = self.schema.columns.iter().map(|c| escape_identifier(&c.name)).collect();
+        let names: Vec<_> = (0..self.schema.columns.len()).map(|column| self.sql_column(column)).collect();
         names.join(", ")
+    }
+
+    /// Whether its changes hold values that must not reach the lake: of columns that are hashed, or not captured.
+    pub(crate) fn is_private(&self) -> bool {
+        self.schema.has_hashes() || !self.left_out.is_empty()
+    }
+
+    /// A column's name in the source, quoted.
+    pub(crate) fn sql_column(&self, column: usize) -> String {
+        escape_identifier(self.schema.source_name(column))
     }
 }
 
@@ -334,11 +347,12 @@ impl Catalog {
 }
 
 impl Definition {
-    /// The table with some of its columns, and the names of the others; `None` if a key column is not among them.
+    /// The table with some of its columns, given by their names in the source, and the names of the others; `None` if a
+    /// key column is not among them.
     pub(crate) fn with_columns(&self, keep: &BTreeSet<String>) -> Option<(Self, Vec<String>)> {
         // Without its partition a row could not be found when that is emptied.
         let leaf = if self.partitioned { self.schema.leaf() } else { None };
-        let is_kept = |&i: &usize| keep.contains(&self.schema.columns[i].name) || Some(i) == leaf;
+        let is_kept = |&i: &usize| keep.contains(self.schema.source_name(i)) || Some(i) == leaf;
         let kept: Vec<usize> = (0..self.schema.columns.len()).filter(is_kept).collect();
         let key = self.schema.key.iter().map(|i| kept.iter().position(|k| k == i));
         let key = if self.schema.counts_rows() { Some((0..kept.len()).collect()) } else { key.collect() };
@@ -354,8 +368,9 @@ impl Definition {
                 ..self.schema.origin.clone()
             },
         };
+        let schema = schema.named_for_the_lake();
         let left = (0..self.schema.columns.len()).filter(|i| !kept.contains(i));
-        let left_out: Vec<String> = left.map(|i| self.schema.columns[i].name.clone()).collect();
+        let left_out: Vec<String> = left.map(|i| self.schema.source_name(i).to_owned()).collect();
         let table = Self {
             left_out: self.left_out.iter().chain(&left_out).cloned().collect(),
             schema: Arc::new(schema),
@@ -421,7 +436,7 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<(Definition, Opti
             format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT, and each partition"),
         ));
     }
-    if table.kind == b'p' && columns.iter().any(|column| column.column.name == LEAF) {
+    if table.kind == b'p' && columns.iter().any(|column| column.column.name.eq_ignore_ascii_case(LEAF)) {
         let reason = format!("it has a column {LEAF}, which is what the lake calls a row's partition");
         return Err(Obstacle::new(reason, None));
     }
@@ -435,7 +450,23 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<(Definition, Opti
         Err(_) if table.identity == b'f' => ((0..published.len()).collect(), true, None),
         Err(obstacle) => (Vec::new(), false, Some(obstacle)),
     };
+    let schema = TableSchema {
+        id: table.id.clone(),
+        origin: Origin {
+            table: table.oid,
+            storage: table.storage,
+            columns: published.iter().map(|c| c.number).collect(),
+            filled: published.iter().filter(|c| c.filled).map(|c| c.number).collect(),
+            leaves: table.leaves.leaves.clone(),
+            whole_rows,
+            ..Origin::default()
+        },
+        columns: published.iter().map(|c| c.column.clone()).collect(),
+        key,
+    };
     let definition = Definition {
+        schema: Arc::new(schema.named_for_the_lake()),
+        salt: Salt::default(),
         oid: table.oid,
         types: published.iter().map(|c| (c.type_oid, c.type_modifier)).collect(),
         base_types: published.iter().map(|c| c.base).collect(),
@@ -445,19 +476,6 @@ fn define(table: &TableRow, columns: Vec<ColumnRow>) -> Result<(Definition, Opti
         partitioned: table.kind == b'p',
         owner: table.owner.clone(),
         owned: table.owned,
-        schema: Arc::new(TableSchema {
-            id: table.id.clone(),
-            origin: Origin {
-                table: table.oid,
-                storage: table.storage,
-                columns: published.iter().map(|c| c.number).collect(),
-                filled: published.iter().filter(|c| c.filled).map(|c| c.number).collect(),
-                leaves: table.leaves.leaves.clone(),
-                whole_rows,
-            },
-            columns: published.into_iter().map(|c| c.column).collect(),
-            key,
-        }),
     };
     Ok((definition, without_key))
 }
@@ -523,6 +541,7 @@ mod tests {
             owned: true,
             left_out: BTreeSet::new(),
             ignores_new: false,
+            salt: Salt::default(),
         };
         let keep = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let (kept, left_out) = table.with_columns(&keep(&["a", "c"])).expect("key is there");

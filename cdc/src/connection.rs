@@ -12,7 +12,7 @@ use crate::CdcError;
 
 /// Fixes the output of every type, keeps row-level security from hiding rows silently (a copy fails instead), and
 /// lifts limits a role may carry that would end a long copy.
-const SETTINGS: [(&str, &str); 12] = [
+const SETTINGS: [(&str, &str); 13] = [
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
     ("TimeZone", "UTC"),
@@ -20,6 +20,7 @@ const SETTINGS: [(&str, &str); 12] = [
     ("extra_float_digits", "1"),
     ("lc_monetary", "C"),
     ("search_path", "pg_catalog"),
+    ("quote_all_identifiers", "off"),
     ("row_security", "off"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),

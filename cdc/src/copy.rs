@@ -7,9 +7,11 @@ use arrow::{
     compute::filter_record_batch,
     datatypes::SchemaRef,
 };
-use lakeward_change::{CopiedRows, DeadLetter, Op, Position, TableSchema};
+use lakeward_change::{CopiedRows, DeadLetter, Op, Position, RawBuilder, TableSchema, with_raw};
 
-use crate::{CdcError, letter::MOST_LETTERS, protocol::Datum, table_builder::append, values::ColumnBuilder};
+use crate::{
+    CdcError, hash::Salt, letter::MOST_LETTERS, protocol::Datum, table_builder::append, values::ColumnBuilder,
+};
 
 /// A batch of wide rows ends early at this size, far below what Arrow's 32-bit offsets can hold.
 const MAX_BATCH_BYTES: usize = 64 << 20;
@@ -24,6 +26,7 @@ pub(crate) struct CopyDecoder {
     batch_rows: usize,
     /// A line that the data so far has not ended.
     partial: Vec<u8>,
+    raw: RawBuilder,
     nulled: u64,
     /// Rows of the batch that cannot be taken in: they hold places, and are left out in the end.
     dead: Vec<usize>,
@@ -32,15 +35,16 @@ pub(crate) struct CopyDecoder {
 }
 
 impl CopyDecoder {
-    pub(crate) fn new(table: Arc<TableSchema>, batch_rows: usize) -> Self {
+    pub(crate) fn new(table: Arc<TableSchema>, salt: &Salt, batch_rows: usize) -> Self {
         Self {
             schema: table.arrow(),
-            columns: table.columns.iter().map(|c| ColumnBuilder::new(c.column_type)).collect(),
+            columns: table.columns.iter().map(|c| ColumnBuilder::new(c.column_type, salt)).collect(),
             table,
             rows: 0,
             bytes: 0,
             batch_rows,
             partial: Vec::new(),
+            raw: RawBuilder::default(),
             nulled: 0,
             dead: Vec::new(),
             letters: Vec::new(),
@@ -84,11 +88,13 @@ impl CopyDecoder {
         let mut stays = BooleanBufferBuilder::new(self.rows);
         stays.append_n(self.rows, true);
         self.dead.drain(..).for_each(|row| stays.set_bit(row, false));
+        let raw = self.raw.finish(self.rows);
         self.rows = 0;
         self.bytes = 0;
         let columns = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
         let letters = std::mem::take(&mut self.letters);
         let rows = RecordBatch::try_new(Arc::clone(&self.schema), columns).and_then(|rows| {
+            let rows = with_raw(rows, raw?)?;
             if letters.is_empty() {
                 return Ok(rows);
             }
@@ -100,18 +106,16 @@ impl CopyDecoder {
 
     /// Takes a row in; one that cannot be is a letter.
     fn line(&mut self, line: &[u8]) -> Result<(), CdcError> {
-        let (mut count, mut nulled, mut taken) = (0, 0, Ok(()));
+        let (mut count, mut texts, mut taken) = (0, Vec::new(), Ok(()));
         for field in line.split(|&byte| byte == b'\t') {
             let Some(column) = self.columns.get_mut(count) else {
                 taken = taken.and(Err(self.wrong_width()));
                 break;
             };
-            let appended = match field {
-                b"\\N" => append(column, Datum::Null, &self.table, count),
-                field => append(column, Datum::Text(&unescape(field)), &self.table, count),
-            };
-            match appended {
-                Ok(beyond) => nulled += beyond,
+            let field = (field != b"\\N").then(|| unescape(field));
+            let datum = field.as_deref().map_or(Datum::Null, Datum::Text);
+            match append(column, datum, &self.table, count) {
+                Ok(text) => texts.extend(text.map(|text| (count, text.into_owned()))),
                 Err(error) => taken = taken.and(Err(error)),
             }
             count += 1;
@@ -121,7 +125,12 @@ impl CopyDecoder {
             self.columns[count..].iter_mut().for_each(ColumnBuilder::append_null);
         }
         match taken {
-            Ok(()) => self.nulled += nulled,
+            Ok(()) => {
+                self.nulled += texts.len() as u64;
+                for (column, text) in texts {
+                    self.raw.push(self.rows, &self.table.columns[column].name, text);
+                }
+            }
             Err(error) => self.set_aside(line, &error)?,
         }
         self.rows += 1;
@@ -144,7 +153,7 @@ impl CopyDecoder {
             xid: None,
             committed_at: None,
             reason,
-            message: line.to_vec(),
+            message: if self.table.has_hashes() { Vec::new() } else { line.to_vec() },
             relation: Vec::new(),
         });
         Ok(())
@@ -184,7 +193,7 @@ fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
 #[cfg(test)]
 mod tests {
     use arrow::{array::AsArray, datatypes::Int32Type};
-    use lakeward_change::{Column, ColumnType, TableId};
+    use lakeward_change::{Column, ColumnType, TableId, raw_of, raw_text};
     use proptest::prelude::*;
 
     use super::*;
@@ -221,7 +230,7 @@ mod tests {
             let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(text.len())).collect();
             ends.sort_unstable();
             ends.push(text.len());
-            let mut decoder = CopyDecoder::new(table(), 1000);
+            let mut decoder = CopyDecoder::new(table(), &Salt::default(), 1000);
             let mut start = 0;
             for end in ends {
                 decoder.push(&text.as_bytes()[start..end]).expect("valid");
@@ -237,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_damaged_row_is_a_letter_and_the_others_stay() {
-        let mut decoder = CopyDecoder::new(table(), 10);
+        let mut decoder = CopyDecoder::new(table(), &Salt::default(), 10);
         decoder.push(b"1\ta\n2\n3\tc\td\nx\te\n5\t\xff\n6\tf\n").expect("none is an error");
         let copied = decoder.finish().expect("valid").expect("rows");
         assert_eq!(copied.rows.column(0).as_primitive::<Int32Type>().values(), &[1, 6]);
@@ -250,8 +259,31 @@ mod tests {
     }
 
     #[test]
+    fn a_letter_of_a_table_with_hashes_keeps_no_bytes() {
+        let mut table = table();
+        Arc::make_mut(&mut table).columns[1].column_type = ColumnType::Hashed { salt: 1 };
+        let mut decoder = CopyDecoder::new(table, &Salt::new("salt"), 10);
+        decoder.push(b"1\ta\nx\tsecret\n").expect("none is an error");
+        let copied = decoder.finish().expect("valid").expect("rows");
+        assert_eq!((copied.rows.num_rows(), copied.letters.len()), (1, 1));
+        assert!(copied.letters[0].message.is_empty());
+    }
+
+    #[test]
+    fn texts_beside_columns_stay_with_their_rows() {
+        let mut table = table();
+        Arc::make_mut(&mut table).columns[1].column_type = ColumnType::Date;
+        let mut decoder = CopyDecoder::new(table, &Salt::default(), 10);
+        decoder.push(b"1\tinfinity\nx\tinfinity\n2\t2020-01-01\n3\t-infinity\n").expect("none is an error");
+        let copied = decoder.finish().expect("valid").expect("rows");
+        let texts = (0..3).map(|row| raw_text(raw_of(&copied.rows), row, "note"));
+        assert_eq!(texts.collect::<Vec<_>>(), [Some("infinity"), None, Some("-infinity")]);
+        assert_eq!((copied.letters.len(), decoder.nulled()), (1, 2));
+    }
+
+    #[test]
     fn too_many_damaged_rows_are_an_error() {
-        let mut decoder = CopyDecoder::new(table(), 10_000);
+        let mut decoder = CopyDecoder::new(table(), &Salt::default(), 10_000);
         decoder.push("x\ta\n".repeat(MOST_LETTERS).as_bytes()).expect("borne");
         assert!(matches!(decoder.push(b"x\ta\n"), Err(CdcError::Flood { .. })));
     }

@@ -5,10 +5,10 @@
 //! - The *entry* of a value is `-` for null, else `n:text`, where `n` is the text's length in UTF-8 bytes, decimal.
 //! - The *row text* joins the entries of all columns, in column order; the *key text* those of the key columns, in
 //!   the key's order; without separators.
-//! - The text of a value: booleans `t` or `f`; integers in decimal; numeric(p,s) with exactly s fraction digits, NaN
-//!   counting as null; floats as the big-endian hexadecimal digits of their IEEE bits (8 or 16), every NaN as `NaN`;
-//!   texts, JSON and UUIDs as they are stored; bytes in lower-case hexadecimal; dates as days and timestamps as
-//!   microseconds since 1970-01-01 UTC, in decimal, infinite ones and those beyond 64 bits counting as null.
+//! - The text of a value: booleans `t` or `f`; integers in decimal; numeric(p,s) with exactly s fraction digits, or
+//!   `NaN`; floats as the big-endian hexadecimal digits of their IEEE bits (8 or 16), every NaN as `NaN`;
+//!   texts, JSON and UUIDs as they are stored; of hashed columns the hexadecimal SHA-256 of salt and text; bytes in lower-case hexadecimal; dates as days and timestamps as
+//!   microseconds since 1970-01-01 UTC, in decimal, infinite ones and those beyond 64 bits as Postgres writes them.
 //! - The *row hash* is the first 8 bytes of the MD5 of the row text, as a big-endian signed integer.
 //! - The *bucket* is the first two bytes of the MD5 of the key text, as a big-endian number, modulo 16,384: so many that
 //!   the rows of a bucket that differs can be listed, also those of a large table.
@@ -20,7 +20,7 @@
 
 use futures::TryStreamExt;
 use lakeward_change::{BUCKETS, BucketSum, ColumnType};
-use postgres_protocol::escape::{escape_identifier, escape_literal};
+use postgres_protocol::escape::escape_literal;
 use tokio_postgres::Client;
 
 use crate::{
@@ -28,6 +28,15 @@ use crate::{
     catalog::Definition,
     types::{TEXT, VARCHAR},
 };
+
+/// The session's setting that holds the salt: no query shows it.
+const SALT: &str = "lakeward.salt";
+
+/// Gives the session the salt of the table's hashed columns.
+pub(crate) async fn tell_salt(client: &Client, table: &Definition) -> Result<(), CdcError> {
+    let told = client.execute("SELECT set_config($1, $2, false)", &[&SALT, &table.salt.text()]).await;
+    told.map(drop).map_err(CdcError::query("take the session settings"))
+}
 
 pub(crate) async fn bucket_sums(client: &Client, table: &Definition) -> Result<Vec<BucketSum>, CdcError> {
     let sql = format!(
@@ -91,8 +100,8 @@ pub(crate) async fn row_texts(
 /// A query of the rows of some keys.
 pub(crate) fn rows_by_key(table: &Definition, keys: &[String]) -> String {
     let key_text = entries(table.schema.key.iter().map(|&column| {
-        let name = escape_identifier(&table.schema.columns[column].name);
-        canonical(&name, table.schema.columns[column].column_type, table.base_types[column])
+        let column_type = table.schema.columns[column].column_type;
+        canonical(&table.sql_column(column), column_type, table.base_types[column])
     }));
     let keys: Vec<_> = keys.iter().map(|key| escape_literal(key)).collect();
     format!(
@@ -116,8 +125,8 @@ pub(crate) fn equal_rows_together(table: &Definition) -> String {
 
 /// SQL of the canonical text of each column.
 fn canonicals(table: &Definition) -> impl Iterator<Item = String> {
-    let columns = table.schema.columns.iter().zip(&table.base_types);
-    columns.map(|(column, &base)| canonical(&escape_identifier(&column.name), column.column_type, base))
+    let columns = table.schema.columns.iter().zip(&table.base_types).enumerate();
+    columns.map(|(index, (column, &base))| canonical(&table.sql_column(index), column.column_type, base))
 }
 
 /// A query of `key_text`, `row_text`, `bucket` and `hash` of every row.
@@ -162,15 +171,25 @@ fn canonical(column: &str, column_type: ColumnType, base: u32) -> String {
     let time = |limit: &str| {
         format!(
             "CASE WHEN isfinite({column}) AND {column} < '294247-01-10 04:00:54.775808{limit}' \
-             THEN trunc(extract(epoch FROM {column}) * 1000000)::text END"
+             THEN trunc(extract(epoch FROM {column}) * 1000000)::text ELSE {column}::text END"
         )
     };
     match column_type {
         ColumnType::Bool => format!("CASE WHEN {column} THEN 't' WHEN NOT {column} THEN 'f' END"),
-        ColumnType::Int2 | ColumnType::Int4 | ColumnType::Int8 | ColumnType::Uuid | ColumnType::Json => {
-            format!("{column}::text")
+        ColumnType::Int2
+        | ColumnType::Int4
+        | ColumnType::Int8
+        | ColumnType::Numeric { precision: ..38, .. }
+        | ColumnType::Uuid
+        | ColumnType::Json => format!("{column}::text"),
+        // Its own type may have no scale, or more digits.
+        ColumnType::Numeric { precision, scale } => {
+            let whole = i16::from(precision) - i16::from(scale);
+            format!(
+                "CASE WHEN abs({column}) < 1e{whole} AND round({column}, {scale}) = {column} \
+                 THEN round({column}, {scale})::text ELSE {column}::text END"
+            )
         }
-        ColumnType::Numeric { .. } => format!("nullif({column}::text, 'NaN')"),
         ColumnType::Float4 => {
             format!("CASE WHEN {column} = 'NaN' THEN 'NaN' ELSE encode(float4send({column}), 'hex') END")
         }
@@ -178,11 +197,20 @@ fn canonical(column: &str, column_type: ColumnType, base: u32) -> String {
             format!("CASE WHEN {column} = 'NaN' THEN 'NaN' ELSE encode(float8send({column}), 'hex') END")
         }
         ColumnType::Text if matches!(base, TEXT | VARCHAR) => format!("{column}::text"),
-        // A cast to text is not always the output: character(n) loses its padding, inet gains a mask.
-        ColumnType::Text => format!("CASE WHEN {column} IS NOT NULL THEN format('%s', {column}) END"),
+        // A cast to text is not always the output: character(n) loses its padding, inet gains a mask. And IS NOT NULL
+        // asks a composite for its fields.
+        ColumnType::Text => {
+            format!("CASE WHEN {column} IS DISTINCT FROM NULL THEN format('%s', {column}) END")
+        }
+        ColumnType::Hashed { .. } => {
+            let value = canonical(column, ColumnType::Text, base);
+            format!("encode(sha256(convert_to(current_setting('{SALT}') || {value}, 'UTF8')), 'hex')")
+        }
         ColumnType::Bytes => format!("encode({column}, 'hex')"),
         ColumnType::Date => {
-            format!("CASE WHEN isfinite({column}) THEN ({column} - date '1970-01-01')::text END")
+            format!(
+                "CASE WHEN isfinite({column}) THEN ({column} - date '1970-01-01')::text ELSE {column}::text END"
+            )
         }
         ColumnType::Timestamp { zoned: true } => time("+00"),
         ColumnType::Timestamp { zoned: false } => time(""),

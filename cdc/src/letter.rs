@@ -57,6 +57,11 @@ impl LetterReader {
     /// # Errors
     /// It still cannot be taken in, and why.
     pub fn read(&self, letter: &DeadLetter) -> Result<ChangeBatch, CdcError> {
+        if letter.message.is_empty() {
+            let reason = "columns of its table are hashed or not captured, so what it holds was not kept: \
+                          `lakeward table resync` makes the table whole";
+            return Err(self.unreadable(reason.to_owned()));
+        }
         if letter.op == Op::Read { self.copied(letter) } else { self.streamed(letter) }
     }
 
@@ -85,7 +90,7 @@ impl LetterReader {
     }
 
     fn copied(&self, letter: &DeadLetter) -> Result<ChangeBatch, CdcError> {
-        let mut decoder = CopyDecoder::new(Arc::clone(&self.0.schema), 1);
+        let mut decoder = CopyDecoder::new(Arc::clone(&self.0.schema), &self.0.salt, 1);
         decoder.push(&letter.message)?;
         decoder.push(b"\n")?;
         let copied = decoder.finish()?;
@@ -95,7 +100,7 @@ impl LetterReader {
         }
         let position = Position { order: 0, ..letter.position };
         let stamp = Stamp { position, lsn: letter.lsn, xid: 0, committed_at: 0 };
-        let mut builder = TableBuilder::new(Arc::clone(&self.0.schema), position.epoch);
+        let mut builder = TableBuilder::new(Arc::clone(&self.0.schema), position.epoch, &self.0.salt);
         let nothing = vec![crate::protocol::Datum::Null; self.0.schema.columns.len()];
         builder.push(Op::Read, stamp, nothing.into_iter(), None)?;
         let change = builder.finish()?;

@@ -1,12 +1,14 @@
 //! What the configuration says of single tables.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use lakeward_change::TableId;
+use lakeward_change::{ColumnType, TableId};
 
 use crate::{
+    PostgresOptions,
     catalog::{Catalog, Obstacle, Skipped},
     pattern::Selection,
+    types::NUMERIC,
 };
 
 /// What is done about a table whose definition changes in the source.
@@ -30,6 +32,10 @@ pub struct TableRule {
     pub schema_changes: Option<SchemaPolicy>,
     /// Columns that are not captured.
     pub leave_out: Vec<String>,
+    /// Columns of which the lake gets a salted hash.
+    pub hash: Vec<String>,
+    /// As [`PostgresOptions::numeric_scale`].
+    pub numeric_scale: Option<u8>,
 }
 
 impl TableRule {
@@ -50,8 +56,8 @@ pub(crate) fn leave_out(rules: &[TableRule], catalog: &mut Catalog) {
         let id = table.schema.id.clone();
         let left_out: BTreeSet<&String> =
             rules.iter().filter(|rule| rule.applies_to(&id)).flat_map(|rule| &rule.leave_out).collect();
-        let names = table.schema.columns.iter().map(|column| &column.name);
-        let keep: BTreeSet<String> = names.filter(|name| !left_out.contains(name)).cloned().collect();
+        let names = (0..table.schema.columns.len()).map(|column| table.schema.source_name(column).to_owned());
+        let keep: BTreeSet<String> = names.filter(|name| !left_out.contains(name)).collect();
         if keep.len() == table.schema.columns.len() {
             catalog.tables.push(table);
             continue;
@@ -69,6 +75,34 @@ pub(crate) fn leave_out(rules: &[TableRule], catalog: &mut Catalog) {
     }
 }
 
+/// Gives columns the types that rules say: hashes, and decimals for numerics without a scale of their own. Numerics in
+/// a key stay texts, since a key must be held whatever it is.
+pub(crate) fn convert(options: &PostgresOptions, catalog: &mut Catalog) {
+    for table in &mut catalog.tables {
+        let rules: Vec<_> = options.rules.iter().filter(|rule| rule.applies_to(&table.schema.id)).collect();
+        let scale = rules.iter().rev().find_map(|rule| rule.numeric_scale).or(options.numeric_scale);
+        let schema = Arc::make_mut(&mut table.schema);
+        for index in 0..schema.columns.len() {
+            let hashed =
+                rules.iter().flat_map(|rule| &rule.hash).any(|name| name == schema.source_name(index));
+            let is_key = schema.has_key() && schema.key.contains(&index);
+            let column_type = &mut schema.columns[index].column_type;
+            match scale.and_then(|scale| i8::try_from(scale).ok()) {
+                _ if hashed => {
+                    *column_type = ColumnType::Hashed { salt: options.salt.mark() };
+                    table.salt = options.salt.clone();
+                }
+                Some(scale)
+                    if *column_type == ColumnType::Text && table.base_types[index] == NUMERIC && !is_key =>
+                {
+                    *column_type = ColumnType::Numeric { precision: 38, scale };
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,7 +112,7 @@ mod tests {
         let rule = |pattern: &str, schema_changes| TableRule {
             pattern: pattern.to_owned(),
             schema_changes,
-            leave_out: Vec::new(),
+            ..TableRule::default()
         };
         let rules = [
             rule("*", Some(SchemaPolicy::Stop)),

@@ -8,9 +8,12 @@ use std::{
     },
 };
 
-use arrow::{array::RecordBatch, compute::concat_batches};
+use arrow::{
+    array::{Array, RecordBatch},
+    compute::{concat, concat_batches},
+};
 use futures::{Stream, TryStreamExt, stream::try_unfold};
-use lakeward_change::{BucketSum, CopiedRows, Lsn, TableId};
+use lakeward_change::{BucketSum, CopiedRows, Lsn, TableId, raw_of, raw_or_null, with_raw};
 use pgwire_replication::ReplicationClient;
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{Client, CopyOutStream};
@@ -78,8 +81,8 @@ impl Snapshot {
     }
 
     /// All rows of a table, in batches of `batch_rows` (fewer where rows are wide) in the schema
-    /// [`lakeward_change::TableSchema::arrow`], over a connection of its own. Where equal rows are counted, they come one
-    /// after the other.
+    /// [`lakeward_change::TableSchema::arrow`], with [`lakeward_change::RAW`] where a batch needs it, over a connection of
+    /// its own. Where equal rows are counted, they come one after the other.
     pub async fn copy(
         &self,
         table: &TableId,
@@ -105,7 +108,14 @@ impl Snapshot {
         let from = format!("({})", fingerprint::rows_by_key(table, keys));
         let rows = self.copy_from(client, table, &from, FETCHED_ROWS).await?;
         let batches: Vec<_> = rows.map_ok(|copied| copied.rows).try_collect().await?;
-        concat_batches(&table.schema.arrow(), &batches)
+        let arrow = table.schema.arrow();
+        let own: Vec<usize> = (0..arrow.fields().len()).collect();
+        let rows = batches.iter().map(|batch| batch.project(&own)).collect::<Result<Vec<_>, _>>();
+        // Some of the batches may have texts of values beside their columns.
+        let raws: Vec<_> = batches.iter().map(raw_or_null).collect();
+        let raws: Vec<&dyn Array> = raws.iter().map(AsRef::as_ref).collect();
+        let raw = batches.iter().any(|batch| raw_of(batch).is_some()).then(|| concat(&raws)).transpose();
+        rows.and_then(|rows| with_raw(concat_batches(&arrow, &rows)?, raw?))
             .map_err(|source| CdcError::Batch { table: table.schema.id.clone(), source })
     }
 
@@ -121,7 +131,7 @@ impl Snapshot {
         let copy = Copy {
             _client: client,
             rows: Box::pin(rows),
-            decoder: CopyDecoder::new(Arc::clone(&table.schema), batch_rows),
+            decoder: CopyDecoder::new(Arc::clone(&table.schema), &table.salt, batch_rows),
             nulled: Arc::clone(&self.nulled),
             done: false,
         };
@@ -180,6 +190,7 @@ impl Snapshot {
             escape_literal(&self.name)
         );
         client.batch_execute(&begin).await.map_err(CdcError::query("use the snapshot"))?;
+        fingerprint::tell_salt(&client, table).await?;
         Ok((client, table))
     }
 }

@@ -9,7 +9,8 @@ use serde::Serialize;
 use tokio_postgres::Client;
 
 use crate::{
-    CdcError, Claim, LetterReader, PostgresStream, SchemaPolicy, SlotState, SlotWal, Snapshot, TableRule,
+    CdcError, Claim, LetterReader, PostgresStream, Salt, SchemaPolicy, SlotState, SlotWal, Snapshot,
+    TableRule,
     assembler::{Assembler, Followed},
     catalog::{Catalog, Definition},
     connection::{answered, connect, connect_replication, replication_config},
@@ -38,6 +39,10 @@ pub struct PostgresOptions {
     pub exclude: Vec<String>,
     /// What holds for some tables only.
     pub rules: Vec<TableRule>,
+    /// Of the columns that rules have hashed.
+    pub salt: Salt,
+    /// Numerics without a scale are decimals of 38 digits with this many of them a fraction, at most 38; by default texts.
+    pub numeric_scale: Option<u8>,
     /// A chunk ends at this many rows.
     pub max_chunk_rows: usize,
     /// A chunk ends at about this size; the row that reaches it is still in it.
@@ -54,6 +59,8 @@ impl PostgresOptions {
             include: Vec::new(),
             exclude: Vec::new(),
             rules: Vec::new(),
+            salt: Salt::default(),
+            numeric_scale: None,
             max_chunk_rows: 65_536,
             max_chunk_bytes: 32 << 20,
         }
@@ -231,7 +238,8 @@ impl PostgresSource {
 
     /// Captures of a table the columns that it was captured with, whatever others come; `false` if that cannot be.
     pub fn ignore_other_columns(&mut self, captured: &TableSchema) -> bool {
-        let keep = captured.columns.iter().map(|column| column.name.clone()).collect();
+        let keep =
+            (0..captured.columns.len()).map(|column| captured.source_name(column).to_owned()).collect();
         let mut catalog = (*self.catalog).clone();
         let found = catalog.tables.iter_mut().find(|definition| definition.schema.id == captured.id);
         let Some(definition) = found else { return false };
@@ -375,6 +383,7 @@ async fn read_catalog(
     let selection = Selection::new(&options.include, &options.exclude);
     let mut catalog = Catalog::read(client, &selection).await?;
     rule::leave_out(&options.rules, &mut catalog);
+    rule::convert(options, &mut catalog);
     match Publication::find(client, publication).await? {
         Some(found) if !found.ours => {
             let theirs = escape_identifier(publication);

@@ -1,6 +1,6 @@
 //! Builds the [`ChangeBatch`] of one table, change by change.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use arrow::{
     array::{
@@ -10,10 +10,11 @@ use arrow::{
     datatypes::SchemaRef,
     error::ArrowError,
 };
-use lakeward_change::{ChangeBatch, Op, Position, TableSchema};
+use lakeward_change::{ChangeBatch, Op, Position, RawBuilder, TableSchema, raw_field, with_raw};
 
 use crate::{
     CdcError,
+    hash::Salt,
     protocol::Datum,
     values::{ColumnBuilder, Held},
 };
@@ -41,9 +42,11 @@ pub(crate) struct TableBuilder {
     columns: Vec<ColumnBuilder>,
     unavailable: Vec<Option<BooleanBufferBuilder>>,
     old_keys: Option<OldKeys>,
+    salt: Salt,
+    /// Values that their type cannot hold, and how many there were so far.
+    raw: RawBuilder,
     /// Rows that could not be taken in whole: they hold places, and are left out in the end.
     dead: Vec<usize>,
-    /// Values that their type cannot hold.
     pub(crate) nulled: u64,
 }
 
@@ -51,13 +54,14 @@ pub(crate) struct TableBuilder {
 struct OldKeys {
     columns: Vec<ColumnBuilder>,
     present: NullBufferBuilder,
+    raw: RawBuilder,
 }
 
 impl TableBuilder {
-    pub(crate) fn new(table: Arc<TableSchema>, epoch: i64) -> Self {
+    pub(crate) fn new(table: Arc<TableSchema>, epoch: i64, salt: &Salt) -> Self {
         Self {
             schema: table.arrow(),
-            columns: table.columns.iter().map(|c| ColumnBuilder::new(c.column_type)).collect(),
+            columns: table.columns.iter().map(|c| ColumnBuilder::new(c.column_type, salt)).collect(),
             unavailable: table.columns.iter().map(|_| None).collect(),
             table,
             epoch,
@@ -68,6 +72,8 @@ impl TableBuilder {
             xids: Vec::new(),
             committed_at: Vec::new(),
             old_keys: None,
+            salt: salt.clone(),
+            raw: RawBuilder::default(),
             dead: Vec::new(),
             nulled: 0,
         }
@@ -86,7 +92,7 @@ impl TableBuilder {
         old_key: Option<&[Datum<'a>]>,
     ) -> Result<(), CdcError> {
         let before = self.ops.len();
-        let (mut taken, mut nulled) = (Ok(()), 0);
+        let (mut taken, mut texts, mut old_texts) = (Ok(()), Vec::new(), Vec::new());
         for (index, datum) in row.enumerate() {
             let mask = &mut self.unavailable[index];
             if datum == Datum::Unchanged && mask.is_none() {
@@ -98,7 +104,7 @@ impl TableBuilder {
                 mask.append(datum == Datum::Unchanged);
             }
             match append(&mut self.columns[index], datum, &self.table, index) {
-                Ok(count) => nulled += count,
+                Ok(text) => texts.extend(text.map(|text| (index, text))),
                 Err(error) => taken = taken.and(Err(error)),
             }
         }
@@ -109,13 +115,17 @@ impl TableBuilder {
                 (0..before).for_each(|_| column.append_null());
             }
             present.append_n_nulls(before);
-            self.old_keys = Some(OldKeys { columns, present });
+            self.old_keys = Some(OldKeys { columns, present, raw: RawBuilder::default() });
         }
         if let Some(old_keys) = &mut self.old_keys {
             old_keys.present.append(old_key.is_some());
             for (at, column) in old_keys.columns.iter_mut().enumerate() {
                 let datum = old_key.and_then(|key| key.get(at)).copied().unwrap_or(Datum::Null);
-                taken = taken.and(append(column, datum, &self.table, self.table.key[at]).map(drop));
+                let index = self.table.key[at];
+                match append(column, datum, &self.table, index) {
+                    Ok(text) => old_texts.extend(text.map(|text| (index, text))),
+                    Err(error) => taken = taken.and(Err(error)),
+                }
             }
         }
         self.ops.push(op);
@@ -124,27 +134,39 @@ impl TableBuilder {
         self.lsns.push(stamp.lsn);
         self.xids.push(stamp.xid);
         self.committed_at.push(stamp.committed_at);
-        match &taken {
-            Ok(()) => self.nulled += nulled,
-            Err(_) => self.dead.push(before),
+        if taken.is_err() {
+            self.dead.push(before);
+            return taken;
         }
-        taken
+        self.nulled += texts.len() as u64;
+        let name = |index: usize| self.table.columns[index].name.as_str();
+        texts.into_iter().for_each(|(index, text)| self.raw.push(before, name(index), text));
+        if let Some(old) = &mut self.old_keys {
+            old_texts.into_iter().for_each(|(index, text)| old.raw.push(before, name(index), text));
+        }
+        Ok(())
     }
 
     fn key_builders(&self) -> Vec<ColumnBuilder> {
         let key = self.table.key.iter();
-        key.map(|&i| ColumnBuilder::new(self.table.columns[i].column_type)).collect()
+        key.map(|&i| ColumnBuilder::new(self.table.columns[i].column_type, &self.salt)).collect()
     }
 
     /// The batch so far; the builder is empty afterwards.
     pub(crate) fn finish(&mut self) -> Result<ChangeBatch, CdcError> {
         let failed = |source: ArrowError| CdcError::Batch { table: self.table.id.clone(), source };
         let columns = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
-        let values = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(failed)?;
+        let values = RecordBatch::try_new(Arc::clone(&self.schema), columns)
+            .and_then(|values| with_raw(values, self.raw.finish(self.ops.len())?))
+            .map_err(failed)?;
         let old_keys = self.old_keys.take().map(|mut old| {
-            let columns = old.columns.iter_mut().map(ColumnBuilder::finish).collect();
-            let fields = self.table.key_arrow().fields().clone();
-            StructArray::try_new(fields, columns, old.present.finish())
+            let mut columns: Vec<_> = old.columns.iter_mut().map(ColumnBuilder::finish).collect();
+            let mut fields = self.table.key_arrow().fields().to_vec();
+            if let Some(raw) = old.raw.finish(self.ops.len())? {
+                fields.push(Arc::new(raw_field()));
+                columns.push(raw);
+            }
+            StructArray::try_new(fields.into(), columns, old.present.finish())
         });
         let unavailable = self
             .unavailable
@@ -171,23 +193,23 @@ impl TableBuilder {
     }
 }
 
-/// Appends a value, after an error null; gives how many values the type could not hold (0 or 1).
-pub(crate) fn append(
+/// Appends a value, after an error null; gives its text if the type could not hold it, and null stands for it.
+pub(crate) fn append<'a>(
     column: &mut ColumnBuilder,
-    datum: Datum<'_>,
+    datum: Datum<'a>,
     table: &TableSchema,
     index: usize,
-) -> Result<u64, CdcError> {
+) -> Result<Option<Cow<'a, str>>, CdcError> {
     let Datum::Text(text) = datum else {
         column.append_null();
-        return Ok(0);
+        return Ok(None);
     };
     match column.append_text(text) {
-        Ok(Held::Yes) => Ok(0),
+        Ok(Held::Yes) => Ok(None),
         Ok(Held::No) if table.has_key() && table.key.contains(&index) => {
             Err(CdcError::Key { table: table.id.clone(), column: table.columns[index].name.clone() })
         }
-        Ok(Held::No) => Ok(1),
+        Ok(Held::No) => Ok(Some(String::from_utf8_lossy(text))),
         Err(source) => {
             column.append_null();
             Err(CdcError::Value {

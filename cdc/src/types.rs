@@ -4,7 +4,7 @@ use lakeward_change::ColumnType;
 
 pub(crate) const TEXT: u32 = 25;
 pub(crate) const VARCHAR: u32 = 1043;
-const NUMERIC: u32 = 1700;
+pub(crate) const NUMERIC: u32 = 1700;
 
 /// Types by their fixed OIDs (src/include/catalog/pg_type.dat); numeric is decided by its modifier, all others are text.
 const TYPES: [(u32, &str, ColumnType); 13] = [
@@ -62,7 +62,7 @@ mod tests {
         }
     }
 
-    /// Delta's name of the type, the canonical text that checksums are taken of, and what becomes null.
+    /// Delta's name of the type, the canonical text that checksums are taken of, and what is text in `_raw` instead.
     fn told(column_type: ColumnType) -> [&'static str; 3] {
         let beyond = "infinite, or outside what 64 bits of microseconds hold";
         match column_type {
@@ -76,6 +76,7 @@ mod tests {
                 ["decimal(p,s)", "decimal digits, exactly s of them a fraction", "NaN"]
             }
             ColumnType::Text | ColumnType::Uuid | ColumnType::Json => ["string", "the text itself", ""],
+            ColumnType::Hashed { .. } => ["string", "the hash", ""],
             ColumnType::Bytes => ["binary", "lower-case hexadecimal digits", ""],
             ColumnType::Date => ["date", "days since 1970-01-01", "infinite"],
             ColumnType::Timestamp { .. } => ["timestamp", "microseconds since 1970-01-01 UTC", beyond],
@@ -86,7 +87,7 @@ mod tests {
         let mut text = "# Types\n\n\
             What a column of Postgres becomes. Domains count as the type they are of. Written by\n\
             `LAKEWARD_WRITE_DOCS=1 cargo test --workspace --lib types` from `cdc/src/types.rs`; a test holds the two together.\n\n\
-            | Postgres | Arrow | Delta | canonical text for `reconcile` | null in the lake |\n|---|---|---|---|---|\n"
+            | Postgres | Arrow | Delta | canonical text for `reconcile` | text in `_raw` |\n|---|---|---|---|---|\n"
             .to_owned();
         let numeric = ColumnType::Numeric { precision: 38, scale: 38 };
         let rows = TYPES.iter().map(|(_, name, column_type)| (*name, *column_type));
@@ -108,8 +109,11 @@ mod tests {
         }
         text.push_str(
             "\nA timestamp without time zone is read as UTC. Whatever lands as text has Postgres's own output format, with\n\
-             ISO dates, UTC and hexadecimal bytes. A null in the last column is counted in a message of `lakeward ingest`; in\n\
-             a key it stops the table instead. Generated columns are not published by Postgres and are left out.\n",
+             ISO dates, UTC and hexadecimal bytes. A value of the last column is null in its own column and text, as Postgres\n\
+             writes it, in the map column `_raw` of bronze and silver, by the column's name; in a key it stops the table\n\
+             instead. With `numeric_scale` a numeric without scale is decimal(38,s), and what does not fit is in `_raw`. A\n\
+             column with `hash` is the hexadecimal SHA-256 of salt and text. Generated columns are not published by\n\
+             Postgres and are left out.\n",
         );
         text
     }

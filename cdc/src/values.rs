@@ -13,7 +13,10 @@ use arrow::{
 };
 use lakeward_change::ColumnType;
 
-use crate::datetime::{Parsed, parse_date, parse_timestamp};
+use crate::{
+    datetime::{Parsed, parse_date, parse_timestamp},
+    hash::Salt,
+};
 
 /// A value is not what its column's type writes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -28,7 +31,7 @@ pub enum ValueError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Held {
     Yes,
-    /// The type has no place for it (NaN or infinity, beyond the range): null stands for it.
+    /// The type has no place for it (NaN or infinity, beyond the range): null stands for it there.
     No,
 }
 
@@ -43,6 +46,7 @@ pub(crate) enum ColumnBuilder {
     Float8(Float64Builder),
     Numeric { builder: Decimal128Builder, precision: u8, scale: i8 },
     Text(StringBuilder),
+    Hashed { builder: StringBuilder, salt: Salt },
     Bytes(BinaryBuilder),
     Date(Date32Builder),
     Timestamp(TimestampMicrosecondBuilder),
@@ -60,6 +64,7 @@ macro_rules! each {
             ColumnBuilder::Float8($builder) => $body,
             ColumnBuilder::Numeric { builder: $builder, .. } => $body,
             ColumnBuilder::Text($builder) => $body,
+            ColumnBuilder::Hashed { builder: $builder, .. } => $body,
             ColumnBuilder::Bytes($builder) => $body,
             ColumnBuilder::Date($builder) => $body,
             ColumnBuilder::Timestamp($builder) => $body,
@@ -68,7 +73,7 @@ macro_rules! each {
 }
 
 impl ColumnBuilder {
-    pub(crate) fn new(column_type: ColumnType) -> Self {
+    pub(crate) fn new(column_type: ColumnType, salt: &Salt) -> Self {
         match column_type {
             ColumnType::Bool => Self::Bool(BooleanBuilder::new()),
             ColumnType::Int2 => Self::Int2(Int16Builder::new()),
@@ -82,6 +87,7 @@ impl ColumnBuilder {
                 scale,
             },
             ColumnType::Text | ColumnType::Uuid | ColumnType::Json => Self::Text(StringBuilder::new()),
+            ColumnType::Hashed { .. } => Self::Hashed { builder: StringBuilder::new(), salt: salt.clone() },
             ColumnType::Bytes => Self::Bytes(BinaryBuilder::new()),
             ColumnType::Date => Self::Date(Date32Builder::new()),
             ColumnType::Timestamp { .. } => {
@@ -115,6 +121,7 @@ impl ColumnBuilder {
                 }
             },
             Self::Text(builder) => builder.append_value(utf8(text)?),
+            Self::Hashed { builder, salt } => builder.append_value(salt.hash(text)),
             Self::Bytes(builder) => append_hex(builder, text)?,
             Self::Date(builder) => match parse_date(text)? {
                 Parsed::Value(days) => builder.append_value(days),
@@ -211,7 +218,7 @@ mod tests {
     use super::*;
 
     fn one(column_type: ColumnType, text: &str) -> Result<(ArrayRef, Held), ValueError> {
-        let mut builder = ColumnBuilder::new(column_type);
+        let mut builder = ColumnBuilder::new(column_type, &Salt::default());
         let held = builder.append_text(text.as_bytes())?;
         Ok((builder.finish(), held))
     }
@@ -289,7 +296,7 @@ mod tests {
         ] {
             assert!(one(column_type, text).is_err(), "{column_type:?} {text}");
         }
-        let mut builder = ColumnBuilder::new(ColumnType::Text);
+        let mut builder = ColumnBuilder::new(ColumnType::Text, &Salt::default());
         assert_eq!(builder.append_text(&[0xff]), Err(ValueError::NotUtf8));
     }
 
@@ -318,7 +325,7 @@ mod tests {
                 ColumnType::Bool, ColumnType::Int8, ColumnType::Float4, ColumnType::Text, ColumnType::Bytes, ColumnType::Date,
                 ColumnType::Numeric { precision: 10, scale: 3 }, ColumnType::Timestamp { zoned: true },
             ] {
-                let mut builder = ColumnBuilder::new(column_type);
+                let mut builder = ColumnBuilder::new(column_type, &Salt::default());
                 let appended = usize::from(builder.append_text(&bytes).is_ok());
                 prop_assert_eq!(builder.finish().len(), appended);
             }

@@ -11,3 +11,4 @@ mod snapshot;
 mod speed;
 mod stream;
 mod tls;
+mod types;

@@ -1,20 +1,22 @@
 //! Counting: by how much a run of changes alters the number of each distinct row, where no key tells rows apart.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
-    array::{Array, Int64Array, RecordBatch},
+    array::{Array, ArrayRef, AsArray, Int64Array, MapArray, RecordBatch, StringArray},
+    datatypes::DataType,
     error::ArrowError,
     row::{Row, RowConverter, Rows, SortField},
 };
 
-use crate::{ChangeBatch, FoldError, Op};
+use crate::{ChangeBatch, FoldError, Op, RAW, RawBuilder, TableSchema, raw_of, raw_text, with_raw};
 
 /// The distinct rows of which a run of changes leaves more or fewer, in the order of first touch.
 #[derive(Debug, Clone)]
 pub struct Counted {
     pub epoch: i64,
-    /// The rows, in the schema [`crate::TableSchema::arrow`]; no two are equal, a null being equal to another.
+    /// The rows, in the schema [`crate::TableSchema::arrow`], perhaps with [`crate::RAW`]; no two are equal, a null being
+    /// equal to another.
     pub values: RecordBatch,
     /// How many more there are of each, or with a minus how many fewer; never 0.
     pub counts: Int64Array,
@@ -41,17 +43,27 @@ struct Slot<'a> {
 pub fn count(batches: &[ChangeBatch]) -> Result<Counted, FoldError> {
     let table = &batches[0].table;
     let arrow = |source| FoldError::Arrow { table: table.id.to_string(), source };
-    let fields =
-        table.arrow().fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
+    let own = table.arrow().fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
+    let texts = partial_columns(table).map(|_| DataType::Utf8);
+    let fields = own.into_iter().chain(texts).map(SortField::new).collect();
     let converter = RowConverter::new(fields).map_err(arrow)?;
     let rows = batches
         .iter()
-        .map(|batch| converter.convert_columns(batch.values.columns()))
+        .map(|batch| {
+            converter.convert_columns(&identity(table, batch.values.columns(), raw_of(&batch.values)))
+        })
         .collect::<Result<Vec<Rows>, _>>()
         .map_err(arrow)?;
     let old_rows = batches
         .iter()
-        .map(|batch| batch.old_keys.as_ref().map(|old| converter.convert_columns(old.columns())).transpose())
+        .map(|batch| {
+            let old = batch.old_keys.as_ref();
+            old.map(|old| {
+                let raw = old.column_by_name(RAW).and_then(|raw| raw.as_map_opt());
+                converter.convert_columns(&identity(table, old.columns(), raw))
+            })
+            .transpose()
+        })
         .collect::<Result<Vec<Option<Rows>>, _>>()
         .map_err(arrow)?;
 
@@ -76,6 +88,42 @@ pub fn count(batches: &[ChangeBatch]) -> Result<Counted, FoldError> {
         }
     }
     tally.finish(batches, &converter).map_err(arrow)
+}
+
+/// The columns whose values may be texts beside them.
+fn partial_columns(table: &TableSchema) -> impl Iterator<Item = usize> {
+    (0..table.columns.len()).filter(|&column| table.columns[column].column_type.is_partial())
+}
+
+/// All that tells rows apart: their own columns, and of the partial ones the texts beside them.
+fn identity(table: &TableSchema, columns: &[ArrayRef], raw: Option<&MapArray>) -> Vec<ArrayRef> {
+    let own = &columns[..table.columns.len()];
+    let length = own.first().map_or(0, |column| column.len());
+    let texts = partial_columns(table).map(|column| -> ArrayRef {
+        let name = &table.columns[column].name;
+        match raw {
+            Some(_) => Arc::new((0..length).map(|row| raw_text(raw, row, name)).collect::<StringArray>()),
+            None => Arc::new(StringArray::new_null(length)),
+        }
+    });
+    own.iter().cloned().chain(texts).collect()
+}
+
+/// Rows of what [`identity`] gave.
+fn rows_of(table: &TableSchema, mut columns: Vec<ArrayRef>) -> Result<RecordBatch, ArrowError> {
+    let texts = columns.split_off(table.columns.len());
+    let rows = RecordBatch::try_new(table.arrow(), columns)?;
+    let mut raw = RawBuilder::default();
+    for row in 0..rows.num_rows() {
+        for (column, texts) in partial_columns(table).zip(&texts) {
+            let texts = texts.as_string::<i32>();
+            if texts.is_valid(row) {
+                raw.push(row, &table.columns[column].name, texts.value(row));
+            }
+        }
+    }
+    let raw = raw.finish(rows.num_rows())?;
+    with_raw(rows, raw)
 }
 
 #[derive(Default)]
@@ -104,7 +152,7 @@ impl<'a> Tally<'a> {
         let columns = converter.convert_rows(slots.iter().map(|slot| slot.row))?;
         Ok(Counted {
             epoch: batches[0].epoch,
-            values: RecordBatch::try_new(batches[0].table.arrow(), columns)?,
+            values: rows_of(&batches[0].table, columns)?,
             counts: slots.iter().map(|slot| Some(slot.count)).collect(),
             commits: position(|batch| &batch.commits),
             orders: position(|batch| &batch.orders),

@@ -108,8 +108,7 @@ mod tests {
                 storage: 8,
                 columns: columns.iter().map(|column| column.2).collect(),
                 filled: Vec::new(),
-                leaves: Vec::new(),
-                whole_rows: false,
+                ..Origin::default()
             },
         }
     }

@@ -15,7 +15,7 @@ use arrow::{
     row::{Row, RowConverter, Rows, SortField},
 };
 
-use crate::{ChangeBatch, Op, Position, TableId, TableSchema};
+use crate::{ChangeBatch, Op, Position, RawBuilder, TableId, TableSchema, raw_of, raw_text, with_raw};
 
 /// Changes that cannot be folded: the run is not what its source promised, or was cut wrongly.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +130,8 @@ pub fn split_at_truncates(batches: &[ChangeBatch]) -> Vec<Segment> {
 pub struct Folded {
     pub table: Arc<TableSchema>,
     pub epoch: i64,
-    /// The rows as the run leaves them, in the schema [`TableSchema::arrow`]; of deleted rows, the key.
+    /// The rows as the run leaves them, in the schema [`TableSchema::arrow`], perhaps with [`crate::RAW`]; of deleted rows,
+    /// the key.
     pub values: RecordBatch,
     pub deleted: BooleanArray,
     /// The position of each row's last change.
@@ -303,7 +304,10 @@ impl<'a> Run<'a> {
         Ok(Folded {
             table: Arc::clone(table),
             epoch: batches[0].epoch,
-            values: RecordBatch::try_new(table.arrow(), columns.into_iter().flatten().collect())?,
+            values: with_raw(
+                RecordBatch::try_new(table.arrow(), columns.into_iter().flatten().collect())?,
+                self.raw(batches)?,
+            )?,
             deleted: self.slots.iter().map(|slot| Some(matches!(slot.state, State::Deleted))).collect(),
             commits: position(|batch| &batch.commits),
             orders: position(|batch| &batch.orders),
@@ -361,7 +365,7 @@ impl Folded {
     }
 
     /// Fills in the values that the run kept. `stored` holds rows, in any order and maybe more than asked for, of the
-    /// key's columns and the unresolved ones, by name.
+    /// key's columns, the unresolved ones and, if the table has it, [`crate::RAW`], by name.
     ///
     /// # Errors
     /// If a row of [`Self::stored_keys`] is not in `stored`.
@@ -384,9 +388,16 @@ impl Folded {
         if missing > 0 {
             return Err(FoldError::NotStored { table: table.id.clone(), missing });
         }
-        let mut columns = self.values.columns().to_vec();
+        let mut columns = self.values.columns()[..table.columns.len()].to_vec();
+        let (mut texts, stored_texts) = (self.texts(), raw_of(stored));
         for (column, unresolved) in self.unresolved.iter_mut().enumerate() {
             let Some(keys) = unresolved.take() else { continue };
+            let name = &table.columns[column].name;
+            for (row, key) in keys.iter().enumerate() {
+                let stored = key.and_then(|key| found[key as usize]);
+                let text = stored.and_then(|stored| raw_text(stored_texts, stored, name));
+                texts.extend(text.map(|text| (row, name.clone(), text.to_owned())));
+            }
             let picks: Vec<(usize, usize)> = keys
                 .iter()
                 .enumerate()
@@ -395,10 +406,15 @@ impl Folded {
                     None => (0, row),
                 })
                 .collect();
-            let held = by_name(&table.columns[column].name)?;
+            let held = by_name(name)?;
             columns[column] = interleave(&[&columns[column], held], &picks).map_err(arrow)?;
         }
-        self.values = RecordBatch::try_new(self.values.schema(), columns).map_err(arrow)?;
+        texts.sort_unstable();
+        let mut raw = RawBuilder::default();
+        texts.iter().for_each(|(row, name, text)| raw.push(*row, name, text.as_str()));
+        self.values = RecordBatch::try_new(table.arrow(), columns)
+            .and_then(|values| with_raw(values, raw.finish(self.deleted.len())?))
+            .map_err(arrow)?;
         self.stored_keys = self.stored_keys.slice(0, 0);
         Ok(self)
     }
@@ -414,5 +430,6 @@ fn key_columns(table: &TableSchema, values: &RecordBatch) -> Vec<ArrayRef> {
     table.key.iter().map(|&column| Arc::clone(values.column(column))).collect()
 }
 
+mod raw;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,9 @@ mod count;
 mod evolution;
 mod fold;
 mod letter;
+mod naming;
 mod position;
+mod raw;
 mod schema;
 
 pub use batch::{ChangeBatch, Op};
@@ -19,4 +21,5 @@ pub use evolution::{Evolution, evolution};
 pub use fold::{FoldError, Folded, Segment, after, fold, halves, split_at_truncates};
 pub use letter::{CopiedRows, DeadLetter};
 pub use position::{Lsn, Position};
+pub use raw::{RAW, RawBuilder, raw_entries, raw_field, raw_of, raw_or_null, raw_text, with_raw};
 pub use schema::{Column, ColumnType, LEAF, Leaf, Origin, StopCause, StoppedTable, TableId, TableSchema};

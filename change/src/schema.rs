@@ -1,6 +1,6 @@
 //! Tables and columns as the source declares them, and the Arrow types they become.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,10 @@ pub enum ColumnType {
     Timestamp {
         zoned: bool,
     },
+    /// The hexadecimal SHA-256 of a salt and the value's text; `salt` tells one salt from another.
+    Hashed {
+        salt: u32,
+    },
 }
 
 impl ColumnType {
@@ -88,16 +92,22 @@ impl ColumnType {
             Self::Float4 => DataType::Float32,
             Self::Float8 => DataType::Float64,
             Self::Numeric { precision, scale } => DataType::Decimal128(precision, scale),
-            Self::Text | Self::Uuid | Self::Json => DataType::Utf8,
+            Self::Text | Self::Uuid | Self::Json | Self::Hashed { .. } => DataType::Utf8,
             Self::Bytes => DataType::Binary,
             Self::Date => DataType::Date32,
             Self::Timestamp { .. } => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         }
     }
+
+    /// Whether the source's type has values that ours lacks: NaN, infinities, a wider range.
+    pub fn is_partial(self) -> bool {
+        matches!(self, Self::Numeric { .. } | Self::Date | Self::Timestamp { .. })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
+    /// In the lake; the source may have another one ([`TableSchema::source_name`]).
     pub name: String,
     pub column_type: ColumnType,
     /// The type's name in the source, for people and for comparing definitions.
@@ -128,6 +138,9 @@ pub struct Origin {
     pub columns: Vec<i16>,
     /// Numbers of columns that came with a value for the rows that were there before.
     pub filled: Vec<i16>,
+    /// The source's names of columns that have another name in the lake, by that name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub renamed: BTreeMap<String, String>,
     /// There is no key, but updates and deletes tell the whole row before: equal rows are counted.
     #[serde(default)]
     pub whole_rows: bool,
@@ -154,6 +167,16 @@ impl TableSchema {
     /// The Arrow schema of a row image: every column nullable, since deletes carry keys only.
     pub fn arrow(&self) -> SchemaRef {
         Arc::new(Schema::new(self.columns.iter().map(Column::field).collect::<Vec<_>>()))
+    }
+
+    /// Whether the table is stored with the column [`crate::RAW`]: a column's type is partial.
+    pub fn has_raw(&self) -> bool {
+        self.columns.iter().any(|column| column.column_type.is_partial())
+    }
+
+    /// Whether the lake gets but a hash of some column's values.
+    pub fn has_hashes(&self) -> bool {
+        self.columns.iter().any(|column| matches!(column.column_type, ColumnType::Hashed { .. }))
     }
 
     /// The Arrow schema of the key's columns alone, in the key's order.

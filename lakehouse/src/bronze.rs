@@ -7,10 +7,12 @@ use arrow::{
         Array, ArrayRef, AsArray, BooleanArray, Date32Array, Int64Array, ListBuilder, RecordBatch,
         StringArray, StringBuilder, StructArray, TimestampMicrosecondArray, new_null_array,
     },
-    datatypes::{DataType, Field, Fields, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType},
+    datatypes::{
+        DataType, Field, FieldRef, Fields, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
+    },
     error::ArrowError,
 };
-use lakeward_change::{ChangeBatch, Op, Position, TableSchema};
+use lakeward_change::{ChangeBatch, Op, Position, TableSchema, raw_field, raw_of, raw_or_null, with_raw};
 
 use crate::silver::POSITION;
 
@@ -109,7 +111,7 @@ pub(crate) fn schema(table: &TableSchema, names: &Names) -> SchemaRef {
         .filter_map(|(name, data_type)| Some(Field::new(name_of(name)?, data_type, true)));
     let own = table.columns.iter().zip(&names.columns);
     let own = own.map(|(column, name)| Field::new(name, column.column_type.arrow(), true));
-    Arc::new(Schema::new(own.chain(added).collect::<Vec<_>>()))
+    Arc::new(Schema::new(own.chain(added).chain(table.has_raw().then(raw_field)).collect::<Vec<_>>()))
 }
 
 fn unavailable_field() -> Field {
@@ -117,7 +119,9 @@ fn unavailable_field() -> Field {
 }
 
 fn old_key_fields(table: &TableSchema) -> Fields {
-    table.key_arrow().fields().clone()
+    let key = table.key_arrow().fields().to_vec();
+    let raw = (table.counts_rows() && table.has_raw()).then(|| Arc::new(raw_field()));
+    key.into_iter().chain(raw).collect()
 }
 
 /// Copied rows: positions before every streamed one, `first` the number of rows copied before these.
@@ -134,7 +138,7 @@ pub(crate) fn copied(
     let schema = schema(table, names);
     let null =
         |name: &str| Ok::<_, ArrowError>(new_null_array(schema.field_with_name(name)?.data_type(), length));
-    let mut columns = rows.columns().to_vec();
+    let mut columns = rows.columns()[..table.columns.len()].to_vec();
     columns.extend([
         Arc::new(StringArray::from(vec![Op::Read.letter(); length])) as ArrayRef,
         number(at.epoch),
@@ -148,6 +152,7 @@ pub(crate) fn copied(
     ]);
     columns.extend(names.old_key.as_deref().map(null).transpose()?);
     columns.push(dates(taken_at, length));
+    columns.extend(table.has_raw().then(|| raw_or_null(rows)));
     RecordBatch::try_new(schema, columns)
 }
 
@@ -161,14 +166,18 @@ pub(crate) fn streamed(
     let schema = schema(&changes.table, names);
     let old_keys = match (&changes.old_keys, &names.old_key) {
         (_, None) => None,
-        (Some(old), _) => Some(Arc::new(StructArray::try_new(
-            old_key_fields(&changes.table),
-            old.columns().to_vec(),
-            old.nulls().cloned(),
-        )?) as ArrayRef),
+        (Some(old), _) => {
+            let fields = old_key_fields(&changes.table);
+            let column = |field: &FieldRef| match old.column_by_name(field.name()) {
+                Some(values) => Arc::clone(values),
+                None => new_null_array(field.data_type(), length),
+            };
+            let columns = fields.iter().map(column).collect();
+            Some(Arc::new(StructArray::try_new(fields, columns, old.nulls().cloned())?) as ArrayRef)
+        }
         (None, Some(name)) => Some(new_null_array(schema.field_with_name(name)?.data_type(), length)),
     };
-    let mut columns = changes.values.columns().to_vec();
+    let mut columns = changes.values.columns()[..changes.table.columns.len()].to_vec();
     columns.extend([
         Arc::new(changes.ops.iter().map(|op| Some(op.letter())).collect::<StringArray>()) as ArrayRef,
         Arc::new(Int64Array::from_value(changes.epoch, length)),
@@ -182,6 +191,7 @@ pub(crate) fn streamed(
     ]);
     columns.extend(old_keys);
     columns.push(dates(ingested_at, length));
+    columns.extend(changes.table.has_raw().then(|| raw_or_null(&changes.values)));
     RecordBatch::try_new(schema, columns)
 }
 
@@ -253,7 +263,12 @@ fn batch(
         lsns: number("_lsn")?,
         xids: number("_txid")?,
         committed_at: column(rows, "_committed_at")?.as_primitive::<TimestampMicrosecondType>().clone(),
-        values: RecordBatch::try_new(table.arrow(), values)?,
+        values: with_raw(
+            RecordBatch::try_new(table.arrow(), values)?,
+            raw_of(rows)
+                .filter(|raw| raw.null_count() < raw.len())
+                .map(|raw| Arc::new(raw.clone()) as ArrayRef),
+        )?,
         old_keys: old_keys.filter(|keys| keys.null_count() < keys.len()),
         unavailable: table
             .columns

@@ -2,7 +2,7 @@
 //!
 //! A value's text is `-` for null, else its length in bytes, a colon and the text: integers and decimals in plain
 //! digits, floats as the hexadecimal digits of their bits, times as microseconds and dates as days since 1970, bytes
-//! in hexadecimal, booleans as `t` and `f`. A row's text is that of its columns one after the other, a key's likewise.
+//! in hexadecimal, booleans as `t` and `f`; of a value that its column cannot hold, the source's own text. A row's text is that of its columns one after the other, a key's likewise.
 
 use std::{io::Write, sync::Arc};
 
@@ -15,10 +15,11 @@ use arrow::{
     datatypes::{DataType, Float32Type, Float64Type},
     error::ArrowError,
 };
-use lakeward_change::{ColumnType, TableSchema};
+use lakeward_change::{ColumnType, TableSchema, raw_of, raw_text};
 use sha2::{Digest, Sha256};
 
-/// Calls with the canonical texts of each row's key and of the row. `batch` has the schema's columns in their order.
+/// Calls with the canonical texts of each row's key and of the row. `batch` has the schema's columns in their order, and
+/// perhaps the column of texts that stand for values which those cannot hold.
 pub(crate) fn for_each_row(
     schema: &TableSchema,
     batch: &RecordBatch,
@@ -30,17 +31,20 @@ pub(crate) fn for_each_row(
         .zip(batch.columns())
         .map(|(column, values)| text(column.column_type, values))
         .collect::<Result<_, _>>()?;
+    let raw = raw_of(batch);
     let (mut key, mut row) = (Vec::new(), Vec::new());
     let mut entries = vec![0..0; texts.len()];
     for index in 0..batch.num_rows() {
         row.clear();
-        for (texts, entry) in texts.iter().zip(&mut entries) {
+        for ((texts, entry), column) in texts.iter().zip(&mut entries).zip(&schema.columns) {
             let start = row.len();
-            if texts.is_null(index) {
-                row.push(b'-');
-            } else {
-                let text = texts.value(index);
-                write!(row, "{}:{text}", text.len())?;
+            let text = match texts.is_null(index) {
+                false => Some(texts.value(index)),
+                true => raw_text(raw, index, &column.name),
+            };
+            match text {
+                None => row.push(b'-'),
+                Some(text) => write!(row, "{}:{text}", text.len())?,
             }
             *entry = start..row.len();
         }
@@ -89,6 +93,7 @@ fn text(column_type: ColumnType, values: &ArrayRef) -> Result<StringArray, Arrow
         | ColumnType::Numeric { .. }
         | ColumnType::Text
         | ColumnType::Uuid
+        | ColumnType::Hashed { .. }
         | ColumnType::Json => cast(values, &DataType::Utf8)?,
     };
     Ok(text.as_string::<i32>().clone())
@@ -130,6 +135,7 @@ pub(crate) fn values(column_type: ColumnType, texts: &StringArray) -> Result<Arr
         | ColumnType::Numeric { .. }
         | ColumnType::Text
         | ColumnType::Uuid
+        | ColumnType::Hashed { .. }
         | ColumnType::Json => cast_with_options(texts, &column_type.arrow(), &strict)?,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lakeward_change::{Evolution, LEAF, TableSchema, evolution};
+use lakeward_change::{Evolution, LEAF, RAW, TableSchema, evolution};
 
 use crate::{
     CapturedTable, Lake, LakeError, bronze,
@@ -54,7 +54,8 @@ impl CapturedTable {
 
     /// Gives bronze the columns that the definition has and it has not; old rows and columns stay.
     pub(crate) async fn extend_bronze(&mut self) -> Result<(), LakeError> {
-        if self.bronze.table.captured_schema()?.as_ref() == Some(&*self.schema) {
+        let same = self.bronze.table.captured_schema()?.as_ref() == Some(&*self.schema);
+        if same && !lacks_raw(&self.bronze, &self.schema) {
             return Ok(());
         }
         let metadata = self.bronze.table.redefined(&self.bronze_definition())?;
@@ -97,13 +98,23 @@ fn statistics(table: &TableSchema, added: &[&str]) -> Vec<String> {
     key.chain(leaf).chain(added.iter().copied()).map(str::to_owned).collect()
 }
 
+/// Whether the half was made before values that their columns cannot hold had a column.
+fn lacks_raw(half: &Half, table: &TableSchema) -> bool {
+    let stored = half.table.arrow_schema();
+    table.has_raw() && stored.is_some_and(|stored| stored.field_with_name(RAW).is_err())
+}
+
 /// How the definition relates to those that the halves have; the greater change of the two. Silver of what is now a
 /// history is what was left behind.
 pub(crate) fn since(halves: [&Half; 2], now: &TableSchema) -> Result<Evolution, LakeError> {
     let mut greatest = Evolution::Same;
     for half in halves.into_iter().take(if now.is_history() { 1 } else { 2 }) {
         let Some(stored) = half.table.captured_schema()? else { continue };
-        greatest = greatest.max(evolution(&stored, now));
+        let change = match evolution(&stored, now) {
+            Evolution::Same if lacks_raw(half, now) => Evolution::Extended,
+            change => change,
+        };
+        greatest = greatest.max(change);
     }
     Ok(greatest)
 }

@@ -50,8 +50,8 @@ pub enum LakeError {
     Epoch { table: String, epoch: i64, found: i64 },
     #[error("the definition of {table} has changed: {difference}")]
     SchemaChanged { table: String, difference: String },
-    #[error("{table} cannot be captured: the column {column:?} {reason}")]
-    Column { table: String, column: String, reason: &'static str },
+    #[error("{table} cannot be captured: the lake cannot have a column {column:?} of its")]
+    Column { table: String, column: String },
     #[error("a change of {table} at {position:?} lies before an earlier one of the same call")]
     Order { table: String, position: Position },
     #[error("changes could not be folded")]

@@ -14,7 +14,7 @@ use deltalake::datafusion::{
     physical_plan::{ExecutionPlanProperties, execute_stream_partitioned},
 };
 use futures::TryStreamExt;
-use lakeward_change::{BUCKETS, BucketSum, TableSchema};
+use lakeward_change::{BUCKETS, BucketSum, RAW, TableSchema};
 use md5::{Digest, Md5};
 use tokio::task::JoinSet;
 
@@ -137,10 +137,17 @@ impl Lake {
         let failed = || LakeError::query(path, "summed");
         let session = self.session();
         let table = Table::open_at(self, path, Some(version)).await?;
-        let columns: Vec<Expr> =
-            schema.columns.iter().map(|column| Expr::Column(Column::new_unqualified(&column.name))).collect();
+        let provider = table.provider(&session).await?;
+        let raw = provider.schema().field_with_name(RAW).is_ok().then_some(RAW);
+        let columns: Vec<Expr> = schema
+            .columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .chain(raw)
+            .map(|name| Expr::Column(Column::new_unqualified(name)))
+            .collect();
         let plan = session
-            .read_table(table.provider(&session).await?)
+            .read_table(provider)
             .and_then(|rows| rows.select(columns))
             .map_err(failed())?
             .create_physical_plan()

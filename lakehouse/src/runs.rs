@@ -5,7 +5,7 @@ use arrow::{
     compute::{concat_batches, take_record_batch},
     error::ArrowError,
 };
-use lakeward_change::TableSchema;
+use lakeward_change::{TableSchema, raw_of, raw_or_null, with_raw};
 
 use crate::canonical::row_ids;
 
@@ -32,9 +32,14 @@ impl RunLength {
         if rows.num_rows() == 0 {
             return Ok(None);
         }
+        // The one batch may have texts beside its columns, and the next none.
+        let rows = match raw_of(rows) {
+            None if table.has_raw() => with_raw(rows.clone(), Some(raw_or_null(rows)))?,
+            _ => rows.clone(),
+        };
         let (rows, mut first) = match self.last.take() {
-            Some((last, count)) => (concat_batches(&rows.schema(), [&last, rows])?, count),
-            None => (rows.clone(), 1),
+            Some((last, count)) => (concat_batches(&rows.schema(), [&last, &rows])?, count),
+            None => (rows, 1),
         };
         let ids = row_ids(table, &rows)?;
         let (mut starts, mut counts) = (Vec::new(), Vec::new());

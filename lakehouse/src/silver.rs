@@ -19,7 +19,9 @@ use deltalake::{
     operations::merge::MergeBuilder,
     table::state::DeltaTableState,
 };
-use lakeward_change::{ColumnType, Counted, Folded, LEAF, Position, TableSchema};
+use lakeward_change::{
+    ColumnType, Counted, Folded, LEAF, Position, RAW, TableSchema, raw_field, raw_or_null,
+};
 
 use crate::{
     LakeError,
@@ -42,7 +44,8 @@ pub(crate) const POSITION: [&str; 3] = [EPOCH, COMMIT, ORDER];
 
 pub(crate) fn schema(table: &TableSchema) -> SchemaRef {
     let fields = table.arrow().fields().iter().map(|field| field.as_ref().clone()).collect::<Vec<_>>();
-    let mut fields = [fields, POSITION.map(position_field).to_vec()].concat();
+    let raw = table.has_raw().then(raw_field).into_iter().collect();
+    let mut fields = [fields, POSITION.map(position_field).to_vec(), raw].concat();
     if table.counts_rows() {
         fields.extend([Field::new(COUNT, DataType::Int64, true), Field::new(ROW, DataType::Utf8, true)]);
     }
@@ -74,9 +77,16 @@ pub(crate) fn copied(
     at: Position,
 ) -> Result<RecordBatch, arrow::error::ArrowError> {
     let constant = |value| Arc::new(Int64Array::from_value(value, rows.num_rows())) as ArrayRef;
-    let mut columns = rows.columns().to_vec();
-    columns.extend([constant(at.epoch), constant(at.commit), constant(at.order)]);
-    RecordBatch::try_new(schema(table), columns)
+    let position = [constant(at.epoch), constant(at.commit), constant(at.order)];
+    RecordBatch::try_new(schema(table), stored_columns(table, rows, position))
+}
+
+/// The columns of [`schema`] of rows that may have texts beside their own columns.
+fn stored_columns(table: &TableSchema, rows: &RecordBatch, position: [ArrayRef; 3]) -> Vec<ArrayRef> {
+    let mut columns = rows.columns()[..table.columns.len()].to_vec();
+    columns.extend(position);
+    columns.extend(table.has_raw().then(|| raw_or_null(rows)));
+    columns
 }
 
 /// Copied rows of which equal ones are counted.
@@ -96,8 +106,8 @@ fn counted(
     position: [Arc<Int64Array>; 3],
     counts: &Int64Array,
 ) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let mut columns = rows.columns().to_vec();
-    columns.extend(position.map(|numbers| numbers as ArrayRef));
+    let position = position.map(|numbers| numbers as ArrayRef);
+    let mut columns = stored_columns(table, rows, position);
     columns.extend([Arc::new(counts.clone()) as ArrayRef, Arc::new(row_ids(table, rows)?)]);
     RecordBatch::try_new(schema(table), columns)
 }
@@ -126,13 +136,13 @@ impl<'a> Upsert<'a> {
         folded: &Folded,
         session: &'a SessionContext,
     ) -> Result<Self, arrow::error::ArrowError> {
-        let mut columns = folded.values.columns().to_vec();
-        columns.extend([
-            Arc::new(Int64Array::from_value(folded.epoch, folded.values.num_rows())) as ArrayRef,
+        let position: [ArrayRef; 3] = [
+            Arc::new(Int64Array::from_value(folded.epoch, folded.values.num_rows())),
             Arc::new(folded.commits.clone()),
             Arc::new(folded.orders.clone()),
-            Arc::new(folded.deleted.clone()),
-        ]);
+        ];
+        let mut columns = stored_columns(table, &folded.values, position);
+        columns.push(Arc::new(folded.deleted.clone()));
         let source = RecordBatch::try_new(upsert_schema(table), columns)?;
         Ok(Self { table, session, source, how: How::Replace })
     }
@@ -311,7 +321,9 @@ pub(crate) async fn stored(
     });
     let columns: Vec<Expr> = (0..definition.columns.len())
         .filter(|column| definition.key.contains(column) || folded.unresolved[*column].is_some())
-        .map(|column| Expr::Column(Column::new_unqualified(&definition.columns[column].name)))
+        .map(|column| definition.columns[column].name.as_str())
+        .chain(definition.has_raw().then_some(RAW))
+        .map(|name| Expr::Column(Column::new_unqualified(name)))
         .collect();
     let rows = session
         .read_table(table.provider(session).await?)

@@ -12,7 +12,8 @@ use arrow::{
 };
 use futures::{Stream, stream};
 use lakeward_change::{
-    ChangeBatch, Column, ColumnType, DeadLetter, LEAF, Lsn, Op, Position, TableId, TableSchema,
+    ChangeBatch, Column, ColumnType, DeadLetter, LEAF, Lsn, Op, Position, RawBuilder, TableId, TableSchema,
+    raw_of, raw_text, with_raw,
 };
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, SourceRef, Watermark};
 
@@ -27,11 +28,21 @@ pub struct Row {
     /// Large: left out of updates that keep it.
     pub notes: Option<String>,
     pub price: Option<i128>,
+    /// The price is not a number.
+    pub nan: bool,
     pub at: Option<i64>,
 }
 
 pub fn row(notes: &str, price: i128) -> Row {
-    Row { notes: Some(notes.to_owned()), price: Some(price), at: Some(TAKEN_AT + price as i64) }
+    let row = Row { notes: Some(notes.to_owned()), at: Some(TAKEN_AT + price as i64), ..Row::default() };
+    row.priced(price)
+}
+
+impl Row {
+    fn priced(self, price: i128) -> Self {
+        let nan = price % 5 == 4;
+        Self { price: (!nan).then_some(price), nan, ..self }
+    }
 }
 
 pub type Rows = BTreeMap<i64, Row>;
@@ -178,7 +189,7 @@ impl Source {
             return;
         }
         let Some(mut row) = self.rows.remove(&id) else { return };
-        row.price = Some(price);
+        row = row.priced(price);
         if let Some(notes) = notes {
             row.notes = Some(notes.to_owned());
         }
@@ -332,6 +343,10 @@ fn batch(log: &[Logged]) -> ChangeBatch {
         Arc::new(times(log.iter().map(|l| l.row.at).collect())),
         Arc::new(log.iter().map(leaf).collect::<StringArray>()),
     ];
+    let mut raw = RawBuilder::default();
+    for (row, _) in log.iter().enumerate().filter(|(_, l)| l.row.nan) {
+        raw.push(row, "price", "NaN");
+    }
     let old_keys = log.iter().any(|l| l.old_id.is_some()).then(|| {
         let ids: Int64Array = log.iter().map(|l| l.old_id).collect();
         let present: Vec<bool> = log.iter().map(|l| l.old_id.is_some()).collect();
@@ -346,7 +361,11 @@ fn batch(log: &[Logged]) -> ChangeBatch {
         lsns: number(|l| l.lsn),
         xids: number(|l| l.position.commit * 7),
         committed_at: times(log.iter().map(|l| Some(TAKEN_AT + l.position.commit)).collect()),
-        values: RecordBatch::try_new(table.arrow(), values).unwrap(),
+        values: with_raw(
+            RecordBatch::try_new(table.arrow(), values).unwrap(),
+            raw.finish(log.len()).unwrap(),
+        )
+        .unwrap(),
         old_keys,
         unavailable: vec![None, (kept.true_count() > 0).then_some(kept), None, None, None],
         table,
@@ -398,6 +417,7 @@ pub async fn silver(lake: &Lake, table: &CapturedTable, version: Option<i64>) ->
             let row = Row {
                 notes: notes.is_valid(i).then(|| notes.value(i).to_owned()),
                 price: prices.is_valid(i).then(|| prices.value(i)),
+                nan: raw_text(raw_of(&batch), i, "price") == Some("NaN"),
                 at: times.is_valid(i).then(|| times.value(i)),
             };
             assert!(rows.insert(ids.value(i), row).is_none(), "a key comes twice");
@@ -411,7 +431,7 @@ pub async fn folded(lake: &Lake, table: &CapturedTable) -> (Rows, Position) {
     let epoch = table.epoch().unwrap();
     let sql = format!(
         r#"SELECT id, "Notes", price, at, _op, _epoch, _commit, _order, _old_key['id'] AS old_id,
-        _unavailable IS NOT NULL AS kept, _leaf FROM t WHERE _epoch = {epoch}
+        _unavailable IS NOT NULL AS kept, _leaf, _raw FROM t WHERE _epoch = {epoch}
         ORDER BY _commit, _order"#
     );
     let (mut rows, mut last) = (Rows::new(), Position::default());
@@ -438,6 +458,7 @@ pub async fn folded(lake: &Lake, table: &CapturedTable) -> (Rows, Position) {
                 row: Row {
                     notes: notes.is_valid(i).then(|| notes.value(i).to_owned()),
                     price: prices.is_valid(i).then(|| prices.value(i)),
+                    nan: raw_text(raw_of(&batch), i, "price") == Some("NaN"),
                     at: times.is_valid(i).then(|| times.value(i)),
                 },
                 kept_notes: batch.column(9).as_boolean().value(i),

@@ -1,14 +1,15 @@
 //! Copies and flushes without faults.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use arrow::{array::RecordBatch, error::ArrowError};
 use futures::stream;
-use lakeward_change::{ColumnType, Evolution, Lsn, Position, TableId, TableSchema};
+use lakeward_change::{ColumnType, Evolution, Lsn, Position, RAW, TableId, TableSchema};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Layer, SourceRef};
+use serde_json::Value;
 
 use crate::source::{
-    self, EPOCH, Row, SNAPSHOT, Source, TAKEN_AT, assert_bronze, copied, flush, open, row, silver,
+    self, EPOCH, Row, SNAPSHOT, Source, TAKEN_AT, assert_bronze, copied, flush, folded, open, row, silver,
 };
 
 fn lake(folder: &tempfile::TempDir) -> Lake {
@@ -296,4 +297,40 @@ async fn names_and_roots() {
     let source = Source::with_rows([(1, Row::default())]);
     let table = copied(&lake, &source).await;
     assert_eq!(silver(&lake, &table, None).await, source.rows);
+}
+
+/// Takes the column of values that do not fit out of a table's first schema, as it was before there was one.
+fn without_raw(table: &Path) {
+    let log = table.join("_delta_log/00000000000000000000.json");
+    let lines = fs::read_to_string(&log).unwrap();
+    let actions = lines.lines().map(|line| {
+        let mut action: Value = serde_json::from_str(line).unwrap();
+        if let Some(text) = action.pointer_mut("/metaData/schemaString") {
+            let mut schema: Value = serde_json::from_str(text.as_str().unwrap()).unwrap();
+            schema["fields"].as_array_mut().unwrap().retain(|field| field["name"] != RAW);
+            *text = schema.to_string().into();
+        }
+        action.to_string() + "\n"
+    });
+    fs::write(&log, actions.collect::<String>()).unwrap();
+}
+
+#[tokio::test]
+async fn a_table_from_before_there_was_raw_gets_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = lake(&folder);
+    let mut source = Source::with_rows([(1, row("one", 1)), (2, row("two", 2))]);
+    let table = copied(&lake, &source).await;
+    for path in [table.bronze_path(), table.silver_path()] {
+        without_raw(&folder.path().join(path));
+    }
+    let mut table = open(&lake).await;
+    assert_eq!(*table.evolution(), Evolution::Extended);
+    table.extend().await.unwrap();
+    assert_eq!(*open(&lake).await.evolution(), Evolution::Same);
+    source.insert(3, row("not a number", 4));
+    source.update(1, None, None, 9);
+    flush(&mut table, &source).await.unwrap();
+    assert_eq!(silver(&lake, &table, None).await, source.rows);
+    assert_eq!(folded(&lake, &table).await.0, source.rows);
 }

@@ -30,7 +30,7 @@ pub enum Event {
         table: TableId,
         rows: u64,
     },
-    /// So many values since the last time that their columns' types cannot hold are null in the lake.
+    /// So many values since the last time that their columns' types cannot hold are text in the column `_raw`.
     Nulled {
         values: u64,
     },

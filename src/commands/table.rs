@@ -172,12 +172,24 @@ async fn describe(config: &Config, name: &str, newest: usize, json: bool) -> Res
     };
     let provider = lake.read(path, Some(version)).await?;
     let schema = provider.schema();
+    let definition = lake.definition(path).await?;
+    let source_name = |name: &str| {
+        let definition = definition.as_ref()?;
+        let column = definition.columns.iter().position(|column| column.name == name)?;
+        Some(definition.source_name(column).to_owned())
+    };
     let versions = versions(&lake.watermarks(&watermark.source).await?, id);
     if json {
         let columns: Vec<_> = schema
             .fields()
             .iter()
-            .map(|field| serde_json::json!({ "name": field.name(), "type": field.data_type().to_string() }))
+            .map(|field| {
+                serde_json::json!({
+                    "name": field.name(),
+                    "type": field.data_type().to_string(),
+                    "source_name": source_name(field.name()),
+                })
+            })
             .collect();
         let table = listed(&watermark, id.to_string(), entry);
         println!("{}", serde_json::json!({ "table": table, "columns": columns, "versions": versions }));
@@ -187,8 +199,11 @@ async fn describe(config: &Config, name: &str, newest: usize, json: bool) -> Res
     if entry.is_history() {
         println!("{BRONZE_ONLY}");
     }
-    let rows = schema.fields().iter().map(|field| [field.name().clone(), field.data_type().to_string()]);
-    println!("{}", table(["column", "type"], rows));
+    let rows = schema.fields().iter().map(|field| {
+        let source_name = source_name(field.name()).unwrap_or_default();
+        [field.name().clone(), field.data_type().to_string(), source_name]
+    });
+    println!("{}", table(["column", "type", "in the source"], rows));
     let rows = versions.iter().take(newest).map(|version| {
         [
             version.lsn.clone(),

@@ -37,6 +37,7 @@ pub(super) fn definition() -> Definition {
         owned: true,
         left_out: BTreeSet::new(),
         ignores_new: false,
+        salt: Default::default(),
     }
 }
 
@@ -363,9 +364,22 @@ fn without_a_key_the_whole_row_before_is_kept() {
     assert_eq!(rows.iter().map(|row| row.old_key.as_deref()).collect::<Vec<_>>(), [Some("1"), None, None]);
     assert_eq!([&rows[0].values, &rows[2].values], [&texts("2"), &texts("1")]);
     assert!(rows.iter().all(|row| row.unavailable == [false; 3]));
-    let without = wire::update(CAPTURED, None, &before);
-    feed.send(&without).expect("it is set aside");
-    assert_eq!((feed.0.take_letters().len(), feed.rows().len()), (1, 0));
+    feed.send(&wire::update(CAPTURED, None, &before)).expect("no error");
+    assert!(feed.0.take_letters()[0].reason.ends_with("lacks a value of its key"));
+}
+
+#[test]
+fn a_letter_of_a_table_with_hidden_columns_keeps_no_bytes() {
+    let mut followed = followed(0, 0);
+    followed.definition.left_out.insert("secret".to_owned());
+    let reader = LetterReader::new(followed.definition.clone());
+    let mut feed = Feed(Assembler::new(vec![followed], known()));
+    feed.send(&wire::relation(&described(CAPTURED, "t"))).expect("valid");
+    feed.send(&wire::begin(Lsn(9), 0, 5)).expect("valid");
+    feed.send(&wire::insert(CAPTURED, &[Some(Some("1")), None, Some(Some("told"))])).expect("no error");
+    let letter = feed.0.take_letters().swap_remove(0);
+    assert!(letter.message.is_empty());
+    assert!(reader.read(&letter).expect_err("there is nothing").to_string().contains("table resync"));
 }
 
 #[test]

@@ -3,16 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
-    array::{AsArray, Float64Array, StringArray, StructArray, TimestampMicrosecondArray},
+    array::{AsArray, Decimal128Array, Float64Array, StringArray, StructArray, TimestampMicrosecondArray},
     datatypes::Float64Type,
 };
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Column, ColumnType, Origin, TableId, TableSchema};
+use crate::{Column, ColumnType, Origin, TableId, TableSchema, raw_field};
 
-/// Bits of a float, so that the two zeros are two rows, and a text.
-type Row = (Option<u64>, Option<&'static str>);
+/// Bits of a float, so that the two zeros are two rows, a text, and the text of a number that its column may not hold.
+type Row = (Option<u64>, Option<&'static str>, Option<&'static str>);
 type Counts = BTreeMap<Row, i64>;
 
 #[derive(Debug, Clone)]
@@ -37,8 +37,12 @@ fn table() -> Arc<TableSchema> {
         |name: &str, column_type| Column { name: name.into(), column_type, source_type: "any".into() };
     Arc::new(TableSchema {
         id: TableId::new("public", "t"),
-        columns: vec![column("a", ColumnType::Float8), column("b", ColumnType::Text)],
-        key: vec![0, 1],
+        columns: vec![
+            column("a", ColumnType::Float8),
+            column("b", ColumnType::Text),
+            column("c", ColumnType::Numeric { precision: 5, scale: 0 }),
+        ],
+        key: vec![0, 1, 2],
         origin: Origin { whole_rows: true, ..Origin::default() },
     })
 }
@@ -65,10 +69,27 @@ fn play(mut rows: Vec<Row>, actions: &[Action]) -> Vec<Sent> {
     sent
 }
 
-fn columns(rows: &[Option<Row>]) -> Vec<arrow::array::ArrayRef> {
+fn columns(rows: &[Option<Row>]) -> Vec<ArrayRef> {
     let floats = rows.iter().map(|row| row.and_then(|row| row.0).map(f64::from_bits));
     let texts = rows.iter().map(|row| row.and_then(|row| row.1));
-    vec![Arc::new(floats.collect::<Float64Array>()), Arc::new(texts.collect::<StringArray>())]
+    let numbers = rows.iter().map(|row| row.and_then(|row| row.2).and_then(|number| number.parse().ok()));
+    let numbers = numbers.collect::<Decimal128Array>().with_precision_and_scale(5, 0).expect("small");
+    vec![
+        Arc::new(floats.collect::<Float64Array>()),
+        Arc::new(texts.collect::<StringArray>()),
+        Arc::new(numbers),
+    ]
+}
+
+/// The texts beside the columns.
+fn raw(rows: &[Option<Row>]) -> Option<ArrayRef> {
+    let mut raw = RawBuilder::default();
+    for (at, row) in rows.iter().enumerate() {
+        if let Some(text) = row.and_then(|row| row.2).filter(|number| number.parse::<i128>().is_err()) {
+            raw.push(at, "c", text);
+        }
+    }
+    raw.finish(rows.len()).expect("texts")
 }
 
 /// Changes `first..` of the log, numbered by their place in it.
@@ -78,8 +99,11 @@ fn batch(first: usize, sent: &[Sent]) -> ChangeBatch {
     let old: Vec<_> = sent.iter().map(|sent| sent.old).collect();
     let there: Vec<bool> = old.iter().map(Option::is_some).collect();
     let old_keys = there.contains(&true).then(|| {
-        StructArray::try_new(table.key_arrow().fields().clone(), columns(&old), Some(there.into()))
-            .expect("columns of the key")
+        let raw = raw(&old);
+        let fields = table.key_arrow().fields().to_vec().into_iter();
+        let fields = fields.chain(raw.iter().map(|_| Arc::new(raw_field()))).collect();
+        let columns = columns(&old).into_iter().chain(raw).collect();
+        StructArray::try_new(fields, columns, Some(there.into())).expect("columns of the key")
     });
     let zeros = Int64Array::from(vec![0; sent.len()]);
     ChangeBatch {
@@ -90,9 +114,11 @@ fn batch(first: usize, sent: &[Sent]) -> ChangeBatch {
         lsns: zeros.clone(),
         xids: zeros,
         committed_at: TimestampMicrosecondArray::from(vec![0; sent.len()]).with_timezone("UTC"),
-        values: RecordBatch::try_new(table.arrow(), columns(&rows)).expect("columns of the table"),
+        values: RecordBatch::try_new(table.arrow(), columns(&rows))
+            .and_then(|values| with_raw(values, raw(&rows)))
+            .expect("columns of the table"),
         old_keys,
-        unavailable: vec![None; 2],
+        unavailable: vec![None; 3],
         table,
     }
 }
@@ -117,7 +143,8 @@ fn parts<'a, T>(list: &'a [T], cuts: &[prop::sample::Index]) -> Vec<&'a [T]> {
 fn row() -> impl Strategy<Value = Row> {
     let float = prop::sample::select(vec![None, Some(0.0_f64), Some(-0.0), Some(f64::NAN), Some(1.5)]);
     let text = prop::sample::select(vec![None, Some(""), Some("x")]);
-    (float.prop_map(|float| float.map(f64::to_bits)), text)
+    let number = prop::sample::select(vec![None, Some("1"), Some("NaN"), Some("Infinity")]);
+    (float.prop_map(|float| float.map(f64::to_bits)), text, number)
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -154,7 +181,11 @@ proptest! {
             let mut touched = Counts::new();
             for (index, change) in counted.counts.values().iter().enumerate() {
                 let text = texts.is_valid(index).then(|| if texts.value(index) == "x" { "x" } else { "" });
-                let row = (floats.is_valid(index).then(|| floats.value(index).to_bits()), text);
+                let number = match raw_text(raw_of(&counted.values), index, "c") {
+                    Some(text) => Some(if text == "NaN" { "NaN" } else { "Infinity" }),
+                    None => counted.values.column(2).is_valid(index).then_some("1"),
+                };
+                let row = (floats.is_valid(index).then(|| floats.value(index).to_bits()), text, number);
                 prop_assert!(*change != 0 && touched.insert(row, *change).is_none(), "{row:?} twice or for nothing");
                 let order = counted.orders.value(index) as usize;
                 prop_assert!(sent[order].row == row || sent[order].old == Some(row), "another change's position");
@@ -173,6 +204,6 @@ proptest! {
 
 #[test]
 fn a_truncate_is_not_counted() {
-    let sent = Sent { op: Op::Truncate, row: (None, None), old: None, after: Vec::new() };
+    let sent = Sent { op: Op::Truncate, row: (None, None, None), old: None, after: Vec::new() };
     assert!(matches!(count(&[batch(0, &[sent])]), Err(FoldError::Truncate { .. })));
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use arrow::{
     array::{
-        ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, StringArray, StructArray,
+        ArrayRef, AsArray, BooleanArray, Decimal128Array, Int32Array, Int64Array, StringArray, StructArray,
         TimestampMicrosecondArray,
     },
-    datatypes::{DataType, Int32Type},
+    datatypes::{DataType, Decimal128Type, Int32Type},
 };
 use proptest::prelude::*;
 
@@ -55,7 +55,8 @@ fn table() -> Arc<TableSchema> {
             column("region", ColumnType::Text),
             column("a", ColumnType::Text),
             column("id", ColumnType::Int4),
-            column("b", ColumnType::Text),
+            // Odd numbers do not fit it, as it happens.
+            column("b", ColumnType::Numeric { precision: 20, scale: 0 }),
             column(LEAF, ColumnType::Text),
         ],
         key: vec![2, 0],
@@ -174,13 +175,19 @@ fn batch(sent: &[(Position, Sent)]) -> ChangeBatch {
         text(|s| s.key.as_ref().map(|k| k.1.clone())),
         text(|s| s.values.0.clone()),
         ids,
-        text(|s| s.values.1.clone()),
+        numbers(sent),
         text(|s| match (&s.key, s.op) {
             (None, _) => s.leaf.clone(),
             (Some(_), Op::Delete) => None,
             (Some(key), _) => Some(key.1.clone()),
         }),
     ];
+    let mut raw = RawBuilder::default();
+    for (row, (_, sent)) in sent.iter().enumerate() {
+        if let (Some(value), None) = (&sent.values.1, even(sent)) {
+            raw.push(row, "b", value.as_str());
+        }
+    }
     let old_keys = sent.iter().any(|(_, s)| s.old_key.is_some()).then(|| {
         let ids: Int32Array = sent.iter().map(|(_, s)| s.old_key.as_ref().map(|k| k.0)).collect();
         let regions: StringArray =
@@ -205,11 +212,26 @@ fn batch(sent: &[(Position, Sent)]) -> ChangeBatch {
         lsns: number(|p| p.commit),
         xids: number(|p| p.commit),
         committed_at: TimestampMicrosecondArray::from_value(0, sent.len()),
-        values: RecordBatch::try_new(table.arrow(), values).unwrap(),
+        values: with_raw(
+            RecordBatch::try_new(table.arrow(), values).unwrap(),
+            raw.finish(sent.len()).unwrap(),
+        )
+        .unwrap(),
         old_keys,
         unavailable: vec![None, mask(0), None, mask(1), None],
         table,
     }
+}
+
+/// The number in `v6`, if it is even.
+fn even(sent: &Sent) -> Option<i128> {
+    let number: i128 = sent.values.1.as_ref()?.strip_prefix('v')?.parse().ok()?;
+    (number % 2 == 0).then_some(number)
+}
+
+fn numbers(sent: &[(Position, Sent)]) -> ArrayRef {
+    let numbers: Decimal128Array = sent.iter().map(|(_, s)| even(s)).collect();
+    Arc::new(numbers.with_precision_and_scale(20, 0).unwrap())
 }
 
 /// Transactions of up to three changes, cut into batches of the given lengths.
@@ -240,8 +262,13 @@ fn rows(values: &RecordBatch) -> Vec<(Key, Row)> {
         column.is_valid(row).then(|| column.value(row).to_owned())
     };
     let ids = values.column(2).as_primitive::<Int32Type>();
+    let numbers = values.column(3).as_primitive::<Decimal128Type>();
+    let number = |row: usize| match numbers.is_valid(row) {
+        true => Some(format!("v{}", numbers.value(row))),
+        false => raw_text(raw_of(values), row, "b").map(str::to_owned),
+    };
     (0..values.num_rows())
-        .map(|row| ((ids.value(row), text(row, 0).unwrap()), (text(row, 1), text(row, 3))))
+        .map(|row| ((ids.value(row), text(row, 0).unwrap()), (text(row, 1), number(row))))
         .collect()
 }
 

@@ -212,7 +212,7 @@ async fn rows_without_a_key_are_told_apart_by_values_that_columns_cannot_hold() 
     stand
         .sql(
             r#"create table prices("the price" numeric(8,2), until date); alter table prices replica identity full;
-               insert into prices select case i % 3 when 0 then 'NaN' when 1 then null else 5 end,
+               insert into prices select case i % 3 when 0 then numeric 'NaN' when 1 then null else 5 end,
                    case i % 2 when 0 then date 'infinity' when 1 then '-infinity' end from generate_series(1, 600) i;
                insert into prices values (null, null), ('NaN', null);"#,
         )

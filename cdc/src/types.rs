@@ -110,8 +110,8 @@ mod tests {
         text.push_str(
             "\nA timestamp without time zone is read as UTC. Whatever lands as text has Postgres's own output format, with\n\
              ISO dates, UTC and hexadecimal bytes. A value of the last column is null in its own column and text, as Postgres\n\
-             writes it, in the map column `_raw` of bronze and silver, by the column's name; in a key it stops the table\n\
-             instead. With `numeric_scale` a numeric without scale is decimal(38,s), and what does not fit is in `_raw`. A\n\
+             writes it, in the map column `_raw` of bronze and silver, by the column's name; in a key it makes a dead letter\n\
+             of the row. With `numeric_scale` a numeric without scale is decimal(38,s), and what does not fit is in `_raw`. A\n\
              column with `hash` is the hexadecimal SHA-256 of salt and text. Generated columns are not published by\n\
              Postgres and are left out.\n",
         );

@@ -100,10 +100,10 @@ async fn values_that_become_null_are_told() {
     stand.sql(TABLES).await;
     stand.sql("insert into goods(id, price) values (-1, 'NaN')").await;
     let copied = succeed(stand.capture(&["ingest", "--until-idle"]));
-    assert!(crate::stand::text(&copied.stderr).contains("1 values are null in the lake"));
+    assert!(crate::stand::text(&copied.stderr).contains("1 values are null in their columns"));
     stand.sql("insert into goods(id, price, changed) values (-2, 'NaN', 'infinity')").await;
     let streamed = succeed(stand.capture(&["ingest", "--until-idle"]));
-    assert!(crate::stand::text(&streamed.stderr).contains("2 values are null in the lake"));
+    assert!(crate::stand::text(&streamed.stderr).contains("2 values are null in their columns"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,6 +74,14 @@ pub struct ChangeBatch {
     pub unavailable: Vec<Option<BooleanArray>>,
 }
 
+/// A filter of so many rows that leaves some out, given by their places.
+pub fn all_but(rows: usize, left_out: &[usize]) -> BooleanArray {
+    let mut stays = BooleanBufferBuilder::new(rows);
+    stays.append_n(rows, true);
+    left_out.iter().for_each(|row| stays.set_bit(*row, false));
+    BooleanArray::new(stays.finish(), None)
+}
+
 impl ChangeBatch {
     pub fn num_rows(&self) -> usize {
         self.ops.len()
@@ -104,10 +112,7 @@ impl ChangeBatch {
     /// # Errors
     /// If the parts differ in length.
     pub fn without(&self, rows: &[usize]) -> Result<Self, ArrowError> {
-        let mut stays = BooleanBufferBuilder::new(self.num_rows());
-        stays.append_n(self.num_rows(), true);
-        rows.iter().for_each(|row| stays.set_bit(*row, false));
-        let stays = BooleanArray::new(stays.finish(), None);
+        let stays = all_but(self.num_rows(), rows);
         let numbers =
             |numbers| Ok::<_, ArrowError>(filter(numbers, &stays)?.as_primitive::<Int64Type>().clone());
         let mask = |mask: &Option<BooleanArray>| {

@@ -14,7 +14,7 @@ mod position;
 mod raw;
 mod schema;
 
-pub use batch::{ChangeBatch, Op};
+pub use batch::{ChangeBatch, Op, all_but};
 pub use checksum::{BUCKETS, BucketSum, entry_values};
 pub use count::{Counted, count};
 pub use evolution::{Evolution, evolution};

@@ -2,7 +2,8 @@
 //!
 //! A value's text is `-` for null, else its length in bytes, a colon and the text: integers and decimals in plain
 //! digits, floats as the hexadecimal digits of their bits, times as microseconds and dates as days since 1970, bytes
-//! in hexadecimal, booleans as `t` and `f`; of a value that its column cannot hold, the source's own text. A row's text is that of its columns one after the other, a key's likewise.
+//! in hexadecimal, booleans as `t` and `f`; of a value that its column cannot hold, the source's own text. A row's text is
+//! that of its columns one after the other, a key's likewise.
 
 use std::{io::Write, sync::Arc};
 
@@ -61,10 +62,14 @@ pub(crate) fn for_each_row(
 pub(crate) fn row_ids(schema: &TableSchema, batch: &RecordBatch) -> Result<StringArray, ArrowError> {
     let mut ids = Vec::with_capacity(batch.num_rows());
     for_each_row(schema, batch, |_, row| {
-        let digest = Sha256::digest(row);
-        ids.push(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>());
+        ids.push(hex(&Sha256::digest(row)[..16]));
     })?;
     Ok(StringArray::from(ids))
+}
+
+/// Lower-case digits, two a byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn text(column_type: ColumnType, values: &ArrayRef) -> Result<StringArray, ArrowError> {
@@ -82,7 +87,6 @@ fn text(column_type: ColumnType, values: &ArrayRef) -> Result<StringArray, Arrow
             return Ok(values.as_primitive::<Float64Type>().iter().map(|v| v.map(hex)).collect());
         }
         ColumnType::Bytes => {
-            let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
             return Ok(values.as_binary::<i32>().iter().map(|v| v.map(hex)).collect());
         }
         ColumnType::Date => through(DataType::Int32)?,

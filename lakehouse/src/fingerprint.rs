@@ -7,7 +7,6 @@
 use std::{borrow::Cow, collections::HashSet};
 
 use deltalake::datafusion::{
-    common::Column,
     error::DataFusionError,
     execution::SendableRecordBatchStream,
     logical_expr::Expr,
@@ -18,7 +17,7 @@ use lakeward_change::{BUCKETS, BucketSum, RAW, TableSchema};
 use md5::{Digest, Md5};
 use tokio::task::JoinSet;
 
-use crate::{Lake, LakeError, canonical::for_each_row, silver, table::Table};
+use crate::{Lake, LakeError, canonical::for_each_row, condition::column, silver, table::Table};
 
 impl Lake {
     /// Sums a silver table at a version, by bucket; empty buckets are left out.
@@ -139,13 +138,8 @@ impl Lake {
         let table = Table::open_at(self, path, Some(version)).await?;
         let provider = table.provider(&session).await?;
         let raw = provider.schema().field_with_name(RAW).is_ok().then_some(RAW);
-        let columns: Vec<Expr> = schema
-            .columns
-            .iter()
-            .map(|column| column.name.as_str())
-            .chain(raw)
-            .map(|name| Expr::Column(Column::new_unqualified(name)))
-            .collect();
+        let columns: Vec<Expr> =
+            schema.columns.iter().map(|column| column.name.as_str()).chain(raw).map(column).collect();
         let plan = session
             .read_table(provider)
             .and_then(|rows| rows.select(columns))

@@ -5,6 +5,8 @@ use std::fmt;
 use lakeward_change::TableId;
 use sha2::{Digest, Sha256};
 
+use crate::canonical::hex;
+
 /// A layer of the lake: its folder's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layer {
@@ -49,9 +51,7 @@ pub(crate) fn slug(name: &str) -> String {
         .map(|c| c.to_ascii_lowercase())
         .map(|c| if plain(c) { c } else { '-' })
         .collect();
-    let hash = Sha256::digest(name.as_bytes());
-    let hash: String = hash.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
-    format!("{readable}-{hash}")
+    format!("{readable}-{}", hex(&Sha256::digest(name.as_bytes())[..5]))
 }
 
 #[cfg(test)]

@@ -16,10 +16,7 @@ use arrow::{
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType},
 };
 use deltalake::{
-    datafusion::{
-        common::Column,
-        logical_expr::{Expr, cast, lit},
-    },
+    datafusion::logical_expr::{Expr, cast, lit},
     protocol::DeltaOperation,
 };
 use lakeward_change::{DeadLetter, Op, Position, TableId};
@@ -28,7 +25,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Lake, LakeError, Layer, SourceRef, Watermark,
+    canonical::hex,
     commit::{Work, commit},
+    condition::column,
     table::{Definition, Partition, Table},
 };
 
@@ -123,7 +122,7 @@ pub(crate) fn definition() -> Definition {
 fn id(source: &SourceRef, letter: &DeadLetter) -> String {
     let TableId { schema, name } = &letter.table;
     let of = format!("{:?} {:?} {schema:?} {name:?} {:?}", source.name, source.system_id, letter.position);
-    Sha256::digest(of.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(of.as_bytes())[..8])
 }
 
 /// New letters, set aside `now`.
@@ -173,10 +172,6 @@ fn stored_batch(letters: &[StoredLetter]) -> Result<RecordBatch, LakeError> {
         texts(|l| Some(&l.source.name)),
     ];
     RecordBatch::try_new(schema(), columns).map_err(LakeError::arrow(&path()))
-}
-
-fn column(name: &str) -> Expr {
-    Expr::Column(Column::new_unqualified(name))
 }
 
 pub(crate) fn of_table(source: &SourceRef, table: &TableId) -> Expr {

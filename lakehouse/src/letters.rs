@@ -6,16 +6,14 @@
 
 use std::collections::BTreeSet;
 
-use deltalake::datafusion::{
-    common::Column,
-    logical_expr::{Expr, lit},
-};
+use deltalake::datafusion::logical_expr::lit;
 use lakeward_change::{ChangeBatch, DeadLetter, Position, TableId};
 use lakeward_faults::failpoint;
 
 use crate::{
     CapturedTable, Lake, LakeError, SourceRef,
     commit::{Txn, Work, commit},
+    condition::{beyond, column},
     letter_rows as rows,
     table::Table,
 };
@@ -76,13 +74,10 @@ impl Letters {
     }
 
     async fn beyond(&self, stored: &Table, durable: Position) -> Result<BTreeSet<Position>, LakeError> {
-        let column = |name: &str| Expr::Column(Column::new_unqualified(name));
-        let (commit, ordinal) = (column(rows::COMMIT), column(rows::ORDINAL));
-        let at = (lit(durable.commit), lit(durable.order));
-        let beyond = commit.clone().gt(at.0.clone()).or(commit.eq(at.0).and(ordinal.gt(at.1)));
+        let place = (durable.commit, durable.order);
         let mine = rows::of_table(&self.source, &self.table)
             .and(column(rows::EPOCH).eq(lit(durable.epoch)))
-            .and(beyond);
+            .and(beyond(&column(rows::COMMIT), &column(rows::ORDINAL), place));
         let found = rows::read(&self.lake, stored, Some(mine), false).await?;
         Ok(found.into_iter().map(|stored| stored.letter.position).collect())
     }

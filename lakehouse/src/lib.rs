@@ -10,6 +10,7 @@ mod captured;
 mod columns;
 mod commit;
 mod compaction;
+mod condition;
 mod copy;
 mod definition;
 mod error;

@@ -20,6 +20,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use crate::canonical::hex;
+
 /// The newest layout this registry reads, and the one it writes.
 const FORMAT: u32 = 1;
 const MANIFEST: &str = "manifest.json";
@@ -349,7 +351,7 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
 }
 
 fn damaged(path: &Path, reason: impl Display) -> RegistryError {

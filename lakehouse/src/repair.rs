@@ -12,10 +12,7 @@ use arrow::{
     compute::filter_record_batch,
     error::ArrowError,
 };
-use deltalake::datafusion::{
-    common::Column,
-    logical_expr::{Expr, lit},
-};
+use deltalake::datafusion::logical_expr::{Expr, lit};
 use futures::TryStreamExt;
 use lakeward_change::{Lsn, Op, Origin, Position, TableSchema, entry_values};
 use serde::{Deserialize, Serialize};
@@ -24,6 +21,7 @@ use crate::{
     CapturedTable, LakeError,
     canonical::{for_each_row, values},
     commit::Work,
+    condition::{beyond, column},
     silver::{POSITION, Upsert},
 };
 
@@ -96,13 +94,9 @@ impl CapturedTable {
     ) -> Result<HashSet<&'k [u8]>, LakeError> {
         let path = &self.bronze.table.path;
         let failed = || LakeError::query(path, "asked for later changes");
-        let column = |name: &str| Expr::Column(Column::new_unqualified(name));
         let [of_epoch, commit, order] = POSITION.map(column);
         // A copy's rows, whose orders are negative, are the snapshot's own.
-        let later = commit
-            .clone()
-            .gt(lit(at.commit))
-            .or(commit.eq(lit(at.commit)).and(order.clone().gt(lit(at.order.max(0)))));
+        let later = beyond(&commit, &order, (at.commit, at.order.max(0)));
         let beyond = of_epoch.eq(lit(at.epoch)).and(order.gt(lit(0_i64))).and(later);
         let names = self.bronze_names();
         let wanted: Vec<Expr> = names.keys(&self.schema).into_iter().chain(["_op"]).map(column).collect();

@@ -26,6 +26,7 @@ use lakeward_change::{
 use crate::{
     LakeError,
     canonical::row_ids,
+    condition::column,
     runs::Runs,
     table::{Table, writer_properties},
 };
@@ -285,7 +286,7 @@ pub(crate) async fn remove_leaves(
     let (left, metrics) = table
         .delta()?
         .delete()
-        .with_predicate(Expr::Column(Column::new_unqualified(LEAF)).in_list(names, false))
+        .with_predicate(column(LEAF).in_list(names, false))
         .with_session_state(Arc::new(state))
         .with_writer_properties(writer_properties())
         .with_commit_properties(properties)
@@ -315,15 +316,13 @@ pub(crate) async fn stored(
     let keys = RecordBatch::try_new(Arc::new(Schema::new(fields)), folded.stored_keys.columns().to_vec())
         .map_err(LakeError::arrow(&table.path))?;
     let keys = session.read_batch(keys).map_err(failed())?;
-    let same_key = definition.key_names().enumerate().map(|(index, name)| {
-        Expr::Column(Column::new_unqualified(name))
-            .eq(Expr::Column(Column::new_unqualified(wanted_key(index))))
-    });
+    let same_key =
+        definition.key_names().enumerate().map(|(index, name)| column(name).eq(column(&wanted_key(index))));
     let columns: Vec<Expr> = (0..definition.columns.len())
         .filter(|column| definition.key.contains(column) || folded.unresolved[*column].is_some())
         .map(|column| definition.columns[column].name.as_str())
         .chain(definition.has_raw().then_some(RAW))
-        .map(|name| Expr::Column(Column::new_unqualified(name)))
+        .map(column)
         .collect();
     let rows = session
         .read_table(table.provider(session).await?)

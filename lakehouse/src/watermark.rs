@@ -14,11 +14,7 @@ use arrow::{
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType},
 };
 use deltalake::{
-    datafusion::{
-        common::Column,
-        logical_expr::{Expr, cast},
-        prelude::lit,
-    },
+    datafusion::{logical_expr::cast, prelude::lit},
     protocol::DeltaOperation,
 };
 use lakeward_change::{ChangeBatch, Lsn, StoppedTable, TableId};
@@ -29,6 +25,7 @@ use crate::{
     Compaction, Lake, LakeError, Layer, Retention, bronze,
     commit::{Txn, Work, commit},
     compaction::compact,
+    condition::{beyond, column},
     retention::kept,
     silver::POSITION,
     table::{Definition, Partition, Table},
@@ -161,10 +158,6 @@ fn row(watermark: &Watermark, sequence: i64) -> Result<RecordBatch, LakeError> {
         Arc::new(StringArray::from(vec![watermark.source.as_str()])),
     ];
     RecordBatch::try_new(schema(), columns).map_err(LakeError::arrow(&table))
-}
-
-fn column(name: &str) -> Expr {
-    Expr::Column(Column::new_unqualified(name))
 }
 
 fn parsed(json: &str) -> Result<Watermark, LakeError> {
@@ -343,11 +336,9 @@ impl Lake {
         let bronze = Table::open(self, &entry.bronze_path).await?;
         let definition = Arc::new(bronze.captured_schema()?.ok_or_else(missing)?);
         let session = self.session();
-        let [epoch, commit, order] = POSITION.map(|name| Expr::Column(Column::new_unqualified(name)));
-        let lsn = lit(watermark.lsn.as_i64());
+        let [epoch, commit, order] = POSITION.map(column);
         // A copy's rows lie before every streamed one, and are in the watermark whose snapshot they are.
-        let beyond =
-            commit.clone().gt(lsn.clone()).or(commit.clone().eq(lsn).and(order.clone().gt(lit(0_i64))));
+        let beyond = beyond(&commit, &order, (watermark.lsn.as_i64(), 0));
         let beyond = epoch.clone().gt(lit(entry.epoch)).or(epoch.clone().eq(lit(entry.epoch)).and(beyond));
         let beyond = match before {
             Some(end) => beyond.and(commit.clone().lt(lit(end.as_i64()))),

@@ -14,6 +14,7 @@ mod event;
 mod handle;
 mod ingest;
 mod lane;
+mod lanes;
 mod owner;
 mod plan;
 mod progress;

@@ -1,19 +1,17 @@
 //! The stream at work: chunks into lanes, cuts, confirmations.
 
-use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
-use arrow::array::Array;
 use futures::future::{BoxFuture, OptionFuture};
 use lakeward_cdc::{
     Boundary, CdcError, ChangeStream, Chunk, PostgresSource, PostgresStream, SchemaPolicy, SlotState,
 };
-use lakeward_change::{ChangeBatch, DeadLetter, Lsn, StopCause, StoppedTable, TableId};
-use lakeward_lakehouse::{CapturedTable, Lake, LakeError, Watermark, WatermarkTable};
+use lakeward_change::{Lsn, StopCause, StoppedTable, TableId};
+use lakeward_lakehouse::{CapturedTable, Lake, Watermark, WatermarkTable};
 use lakeward_postgres::{Control, TableRequest};
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,9 +22,10 @@ use crate::{
     errand::Errands,
     handle::Command,
     ingest::Ended,
-    lane::{self, Limits, Message},
+    lane::Limits,
+    lanes::Lanes,
     plan::Begun,
-    progress::{Behind, Progress},
+    progress::Progress,
     request::{Request, Requests, answer_table},
 };
 
@@ -36,12 +35,6 @@ const TICK: Duration = Duration::from_millis(100);
 const IDLE_WATERMARK: Duration = Duration::from_secs(60);
 /// How often the source's catalog is compared with what is captured; also whenever the stream gives reason to.
 const DEFINITIONS: Duration = Duration::from_secs(5);
-/// After a failure lanes may take this long to end what they have begun.
-const LANES_END: Duration = Duration::from_secs(30);
-/// Operation, commit, ordinal, LSN, transaction and commit time of one change.
-const BOOKKEEPING_BYTES: usize = 48;
-/// Batches a lane may have waiting.
-const INBOX: usize = 64;
 
 pub(crate) type Subscribers = Vec<mpsc::Sender<Arc<Chunk>>>;
 
@@ -53,10 +46,7 @@ pub(crate) struct Streaming {
     options: Options,
     requests: Requests,
     stream: PostgresStream,
-    lanes: BTreeMap<TableId, mpsc::Sender<Message>>,
-    tasks: JoinSet<Result<(), LakeError>>,
-    budget: Arc<Budget>,
-    behind: Behind,
+    lanes: Lanes,
     /// Everything that committed before this has been routed.
     routed: Lsn,
     /// The stream stands inside a transaction.
@@ -110,16 +100,8 @@ impl Streaming {
                 let entry = watermark.tables.get(table.id());
                 entry.map(|entry| entry.epoch) != table.epoch()
             });
-        let mut tasks = JoinSet::new();
-        let lanes = tables
-            .into_iter()
-            .map(|table| {
-                let (sender, inbox) = mpsc::channel(INBOX);
-                let id = table.id().clone();
-                tasks.spawn(lane::run(table, inbox, limits));
-                (id, sender)
-            })
-            .collect();
+        let budget = Budget::new(options.memory_bytes);
+        let lanes = Lanes::begin(tables, limits, budget, Arc::clone(&pipeline.observer));
         (pipeline.observer)(Event::Streaming { from });
         Ok(Self {
             lake: Arc::clone(&pipeline.lake),
@@ -129,9 +111,6 @@ impl Streaming {
             source,
             stream,
             lanes,
-            tasks,
-            budget: Budget::new(options.memory_bytes),
-            behind: Behind::default(),
             options,
             routed: from,
             not_before,
@@ -163,21 +142,14 @@ impl Streaming {
         shutdown: &CancellationToken,
     ) -> Result<Ended, PipelineError> {
         let streamed = self.stream(commands, subscribers, copies, shutdown).await;
-        self.lanes.clear();
         let ended = match streamed {
             Ok(ended) => ended,
             Err(error) => {
-                // A commit that is under way must not land behind the next attempt's back.
-                let lanes_end = async { while self.tasks.join_next().await.is_some() {} };
-                if timeout(LANES_END, lanes_end).await.is_err() {
-                    self.tasks.shutdown().await;
-                }
+                self.lanes.give_up().await;
                 return Err(error);
             }
         };
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.map_err(|_| PipelineError::Stopped("a lane"))??;
-        }
+        self.lanes.end().await?;
         self.stream.close().await;
         Ok(ended)
     }
@@ -209,22 +181,18 @@ impl Streaming {
             if let Some(reason) = self.cut_due(shutdown.is_cancelled()) {
                 self.begin_cut(reason, copies).await?;
             }
-            let full = self.budget.is_full();
+            let full = self.lanes.budget.is_full();
             let reading =
                 !full && !self.again && !self.requests.hold_reading(self.open) && !shutdown.is_cancelled();
-            let cut = self.cut.as_mut();
+            let (cut, budget) = (self.cut.as_mut(), Arc::clone(&self.lanes.budget));
             tokio::select! {
                 biased;
                 Some(made) = OptionFuture::from(cut) => match made {
                     Ok(watermark) => self.finish_cut(watermark, copies).await?,
-                    Err(PipelineError::Stopped(_)) => return Err(self.failed_lane().await),
+                    Err(PipelineError::Stopped(_)) => return Err(self.lanes.failure().await),
                     Err(error) => return Err(error),
                 },
-                Some(ended) = self.tasks.join_next() => match ended {
-                    // A stopped table's.
-                    Ok(Ok(())) => {}
-                    ended => return Err(lane_error(ended)),
-                },
+                Some(error) = self.lanes.failed() => return Err(error),
                 (request, answer) = self.errands.answered() => {
                     answer_table(&self.control, request, answer.as_ref().map_err(String::as_str)).await;
                 }
@@ -235,7 +203,7 @@ impl Streaming {
                 Some(command) = commands.recv() => self.obey(command),
                 () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
                 _ = tick.tick() => self.look_around(copies).await?,
-                () = self.budget.has_room(), if full => {}
+                () = budget.has_room(), if full => {}
                 chunk = next_chunk(&mut self.stream, reading) => match chunk {
                     Ok(chunk) => self.route(chunk, subscribers, copies).await?,
                     // The catalog knows by now what it is.
@@ -243,8 +211,8 @@ impl Streaming {
                     Err(error) => return Err(error),
                 },
             }
-            if !full && self.budget.is_full() {
-                self.tell_lanes(|| Message::Flush).await?;
+            if !full && self.lanes.budget.is_full() {
+                self.lanes.flush().await?;
             }
         }
     }
@@ -287,23 +255,16 @@ impl Streaming {
 
     /// Marks every lane at this point of the stream; the rest happens while reading goes on.
     async fn begin_cut(&mut self, reason: &'static str, copies: &Copies) -> Result<(), PipelineError> {
-        let mut replies = Vec::with_capacity(self.lanes.len());
-        for (table, lane) in &self.lanes {
-            let (reply, answer) = oneshot::channel();
-            if lane.send(Message::Mark(reply)).await.is_err() {
-                return Err(self.failed_lane().await);
-            }
-            replies.push((table.clone(), answer));
-        }
+        let replies = self.lanes.mark().await?;
         self.dirty = None;
-        self.behind.begin_cut();
+        self.lanes.behind.begin_cut();
         self.cut_waiters.append(&mut self.next_waiters);
         self.requests.begin_cut(self.routed);
         let mut watermark = Watermark::clone(&self.watermark);
         watermark.lsn = self.routed;
         watermark.stream_time = self.stream_time;
         watermark.stopped = copies.stopped();
-        watermark.tables.retain(|id, _| self.lanes.contains_key(id));
+        watermark.tables.retain(|id, _| self.lanes.contains(id));
         reason.clone_into(&mut watermark.reason);
         self.cut = Some(Box::pin(complete_cut(Arc::clone(&self.lake), watermark, replies)));
         Ok(())
@@ -312,7 +273,7 @@ impl Streaming {
     /// The watermark is durable: now, and only now, the source may forget.
     async fn finish_cut(&mut self, watermark: Arc<Watermark>, copies: &Copies) -> Result<(), PipelineError> {
         self.cut = None;
-        self.behind.finish_cut();
+        self.lanes.behind.finish_cut();
         let hold = copies.hold(self.options.stopped_grace);
         lakeward_faults::failpoint("confirm_sent").await?;
         self.stream.confirm(hold.map_or(watermark.lsn, |hold| hold.min(watermark.lsn)));
@@ -360,12 +321,12 @@ impl Streaming {
             pid: std::process::id(),
             read: self.routed.to_string(),
             durable: self.watermark.lsn.to_string(),
-            buffered_bytes: self.budget.used(),
+            buffered_bytes: self.lanes.budget.used(),
             memory_bytes: self.options.memory_bytes,
-            waiting: self.budget.is_full().then(|| {
+            waiting: self.lanes.budget.is_full().then(|| {
                 "memory is at its limit ([ingest] memory_mib): what is held must be written first".to_owned()
             }),
-            behind: self.behind.tables(Instant::now()),
+            behind: self.lanes.behind.tables(Instant::now()),
         };
         self.requests.report(progress).await;
         Ok(())
@@ -400,7 +361,7 @@ impl Streaming {
                 answer_table(&self.control, request.id, Err(&refusal)).await;
             }
             _ => {
-                let lane = self.lanes.get(&table).cloned();
+                let lane = self.lanes.inbox(&table);
                 self.errands.begin(request, table, &self.source, &self.lake, lane);
             }
         }
@@ -427,21 +388,7 @@ impl Streaming {
         self.stream_time = self.stream_time.max(chunk.committed_at);
         let chunk = Arc::new(chunk);
         subscribers.retain(|subscriber| subscriber.try_send(Arc::clone(&chunk)).is_ok());
-        self.set_aside(&chunk).await?;
-        let now = Instant::now();
-        for batch in &chunk.batches {
-            let Some(lane) = self.lanes.get(&batch.table.id) else { continue };
-            metrics::counter!("lakeward_changes_total", "table" => batch.table.id.to_string())
-                .increment(batch.num_rows() as u64);
-            self.behind.read(&batch.table.id, batch.num_rows() as u64, now);
-            let share = self.budget.take(memory_size(batch));
-            // Of a table that stops here, the rest of the transaction is still to come.
-            let stops = chunk.stopped.iter().any(|table| table.id == batch.table.id);
-            let complete = !self.open && !stops;
-            if lane.send(Message::Changes { batch: batch.clone(), share, complete }).await.is_err() {
-                return Err(self.failed_lane().await);
-            }
-        }
+        self.lanes.route(&chunk, !self.open).await?;
         for table in &chunk.stopped {
             self.stop(table, copies).await?;
         }
@@ -450,38 +397,14 @@ impl Streaming {
             (self.observer)(Event::Nulled { values: nulled - self.nulled });
             self.nulled = nulled;
         }
-        metrics::gauge!("lakeward_buffered_bytes").set(self.budget.used() as f64);
-        Ok(())
-    }
-
-    /// Letters go to their lanes before the changes of the same stretch, whose writes may pass them.
-    async fn set_aside(&mut self, chunk: &Chunk) -> Result<(), PipelineError> {
-        let mut by_table: BTreeMap<&TableId, Vec<DeadLetter>> = BTreeMap::new();
-        for letter in &chunk.letters {
-            by_table.entry(&letter.table).or_default().push(letter.clone());
-        }
-        for (table, letters) in by_table {
-            let Some(lane) = self.lanes.get(table) else { continue };
-            metrics::counter!("lakeward_dead_letters_total", "table" => table.to_string())
-                .increment(letters.len() as u64);
-            (self.observer)(Event::SetAside { table: table.clone(), rows: letters.len() as u64 });
-            self.behind.read(table, letters.len() as u64, Instant::now());
-            let bytes = letters.iter().map(|letter| letter.message.len() + letter.relation.len()).sum();
-            let share = self.budget.take(bytes);
-            if lane.send(Message::Letters { letters, share }).await.is_err() {
-                return Err(self.failed_lane().await);
-            }
-        }
         Ok(())
     }
 
     /// Writes what came before, then closes the table's lane: until it is copied anew, or for good.
     async fn stop(&mut self, table: &StoppedTable, copies: &mut Copies) -> Result<(), PipelineError> {
-        let Some(lane) = self.lanes.remove(&table.id) else { return Ok(()) };
-        if lane.send(Message::Flush).await.is_err() {
-            return Err(self.failed_lane().await);
+        if !self.lanes.close(&table.id).await? {
+            return Ok(());
         }
-        self.behind.forget(&table.id);
         if table.cause == StopCause::Definition && self.source.policy(&table.id) != SchemaPolicy::Stop {
             self.again = true;
             return Ok(());
@@ -489,25 +412,6 @@ impl Streaming {
         copies.halt(table.clone());
         (self.observer)(Event::Stopped(table.clone()));
         Ok(())
-    }
-
-    async fn tell_lanes(&mut self, message: impl Fn() -> Message) -> Result<(), PipelineError> {
-        for lane in self.lanes.values() {
-            if lane.send(message()).await.is_err() {
-                return Err(self.failed_lane().await);
-            }
-        }
-        Ok(())
-    }
-
-    /// A lane's inbox is closed: its task has ended, and says why.
-    async fn failed_lane(&mut self) -> PipelineError {
-        while let Some(ended) = self.tasks.join_next().await {
-            if !matches!(ended, Ok(Ok(()))) {
-                return lane_error(ended);
-            }
-        }
-        PipelineError::Stopped("a lane")
     }
 }
 
@@ -526,22 +430,9 @@ async fn complete_cut(
     Ok(Arc::new(watermark))
 }
 
-/// What a batch holds in memory, in bytes, its bookkeeping columns included.
-fn memory_size(batch: &ChangeBatch) -> usize {
-    let old_keys = batch.old_keys.as_ref().map_or(0, |keys| keys.get_array_memory_size());
-    batch.values.get_array_memory_size() + old_keys + batch.num_rows() * BOOKKEEPING_BYTES
-}
-
 async fn next_chunk(stream: &mut PostgresStream, reading: bool) -> Result<Chunk, PipelineError> {
     if !reading {
         return pending().await;
     }
     Ok(stream.next().await?)
-}
-
-fn lane_error(ended: Result<Result<(), LakeError>, tokio::task::JoinError>) -> PipelineError {
-    match ended {
-        Ok(Err(error)) => error.into(),
-        Ok(Ok(())) | Err(_) => PipelineError::Stopped("a lane"),
-    }
 }

@@ -43,6 +43,7 @@ bench: ready data python ## The measurements that the documents quote, on a quie
 	.data/venv/bin/python bench/shop.py
 	.data/venv/bin/python bench/capture/run.py
 	.data/venv/bin/python bench/freshness.py
+	.data/venv/bin/python bench/disk.py
 	.data/venv/bin/python bench/reconcile.py
 	.data/venv/bin/python bench/serve.py
 

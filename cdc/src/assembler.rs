@@ -1,5 +1,12 @@
 //! Messages of the stream to columnar batches with positions: no I/O.
 
+mod describe;
+mod rows;
+#[cfg(test)]
+mod speed;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -11,10 +18,10 @@ use lakeward_change::{
 
 use crate::{
     CdcError,
-    catalog::Definition,
+    definition::Definition,
     known::Known,
     letter::Flood,
-    protocol::{Begin, Datum, Message, Old, ProtocolError, Relation, Tuple, undecoded},
+    protocol::{Begin, Datum, Message, undecoded},
     table_builder::{Stamp, TableBuilder},
 };
 
@@ -155,55 +162,44 @@ impl Assembler {
     /// Takes in a message, as it came, that lies at `lsn` in the log. A change of a row that cannot be taken in becomes a
     /// letter.
     pub(crate) fn read(&mut self, bytes: &[u8], lsn: Lsn) -> Result<(), CdcError> {
-        let message = match Message::decode(bytes) {
-            Ok(message) => message,
-            Err(error) => return self.undecoded(bytes, lsn, error),
-        };
-        if let Message::Relation(relation) = &message {
-            self.descriptions.insert(relation.id, bytes.to_vec());
+        match Message::decode(bytes) {
+            Ok(Message::Begin(begin)) => self.begin(begin),
+            Ok(Message::Commit { .. }) => self.commit(),
+            Ok(Message::Relation(relation)) => {
+                self.descriptions.insert(relation.id, bytes.to_vec());
+                self.describe(&relation)
+            }
+            Ok(Message::Insert { relation, new }) => {
+                self.take_in(relation, Op::Insert, bytes, lsn, |this, change| this.insert(change, new))
+            }
+            Ok(Message::Update { relation, old, new }) => {
+                self.take_in(relation, Op::Update, bytes, lsn, |this, change| this.update(change, old, new))
+            }
+            Ok(Message::Delete { relation, old }) => {
+                self.take_in(relation, Op::Delete, bytes, lsn, |this, change| {
+                    this.delete(change, old.tuple())
+                })
+            }
+            Ok(Message::Truncate { relations }) => self.truncate(relations, lsn),
+            Ok(Message::Other) => Ok(()),
+            Err(error) => match undecoded(bytes) {
+                Some((op, relation)) => self.take_in(relation, op, bytes, lsn, |_, _| Err(error.into())),
+                None => Err(error.into()),
+            },
         }
-        let (op, relation) = match message {
-            Message::Insert { relation, .. } => (Op::Insert, relation),
-            Message::Update { relation, .. } => (Op::Update, relation),
-            Message::Delete { relation, .. } => (Op::Delete, relation),
-            message => return self.accept(message, lsn),
-        };
-        let Some(change) = self.change(relation, lsn)? else { return Ok(()) };
-        let taken = match message {
-            Message::Insert { new, .. } => self.insert(&change, new),
-            Message::Update { old, new, .. } => self.update(&change, old, new),
-            Message::Delete { old, .. } => self.delete(&change, old.tuple()),
-            _ => Ok(()),
-        };
-        taken.or_else(|error| self.set_aside(&change, op, bytes, &error))
     }
 
-    /// Takes in a message that is no change of a row.
-    pub(crate) fn accept(&mut self, message: Message<'_>, lsn: Lsn) -> Result<(), CdcError> {
-        match message {
-            Message::Begin(begin) => {
-                match self.transaction.replace(Transaction { begin, order: 0, touched: false }) {
-                    None => Ok(()),
-                    Some(_) => Err(CdcError::Sequence("a transaction begins inside another".into())),
-                }
-            }
-            Message::Commit { .. } => match self.transaction.take() {
-                Some(_) => Ok(()),
-                None => Err(CdcError::Sequence("a commit without a begin".into())),
-            },
-            Message::Relation(relation) => self.describe(&relation),
-            Message::Truncate { relations } => {
-                for relation in relations {
-                    let Some(change) = self.change(relation, lsn)? else { continue };
-                    let mut nothing = vec![Datum::Null; change.places.len()];
-                    self.name_leaf(&change, &mut nothing);
-                    self.push(change.table, Op::Truncate, change.stamp, &nothing, None, 0)?;
-                }
-                Ok(())
-            }
-            Message::Insert { .. } | Message::Update { .. } | Message::Delete { .. } | Message::Other => {
-                Ok(())
-            }
+    pub(crate) fn begin(&mut self, begin: Begin) -> Result<(), CdcError> {
+        match self.transaction.replace(Transaction { begin, order: 0, touched: false }) {
+            None => Ok(()),
+            Some(_) => Err(CdcError::Sequence("a transaction begins inside another".into())),
+        }
+    }
+
+    pub(crate) fn commit(&mut self) -> Result<(), CdcError> {
+        match self.transaction.take() {
+            Some(_) => Ok(()),
+            None => Err(CdcError::Sequence("a commit without a begin".into())),
         }
     }
 
@@ -262,10 +258,17 @@ impl Assembler {
         self.committed_at = self.committed_at.max(Some(stamp.committed_at));
     }
 
-    fn undecoded(&mut self, bytes: &[u8], lsn: Lsn, error: ProtocolError) -> Result<(), CdcError> {
-        let Some((op, relation)) = undecoded(bytes) else { return Err(error.into()) };
+    /// Takes in the change of a row, or sets it aside with its message.
+    fn take_in(
+        &mut self,
+        relation: u32,
+        op: Op,
+        bytes: &[u8],
+        lsn: Lsn,
+        take: impl FnOnce(&mut Self, &Change) -> Result<(), CdcError>,
+    ) -> Result<(), CdcError> {
         let Some(change) = self.change(relation, lsn)? else { return Ok(()) };
-        self.set_aside(&change, op, bytes, &error.into())
+        take(self, &change).or_else(|error| self.set_aside(&change, op, bytes, &error))
     }
 
     /// Keeps a change that cannot be taken in, and why; too many of them stop their table.
@@ -290,57 +293,6 @@ impl Assembler {
             relation: self.descriptions.get(&change.relation).cloned().unwrap_or_default(),
         });
         Ok(())
-    }
-
-    fn insert(&mut self, change: &Change, new: Tuple<'_>) -> Result<(), CdcError> {
-        let row = self.row(change, new)?;
-        if row.contains(&Datum::Unchanged) {
-            return Err(self.bad(change.table, "is inserted and lacks a value"));
-        }
-        self.push(change.table, Op::Insert, change.stamp, &row, None, new.size())
-    }
-
-    fn update(&mut self, change: &Change, old: Option<Old<'_>>, new: Tuple<'_>) -> Result<(), CdcError> {
-        let table = change.table;
-        let key = &self.schema(table).key;
-        let mut row = self.row(change, new)?;
-        let Some(old) = old else {
-            if self.schema(table).counts_rows() || key.iter().any(|&i| row[i] == Datum::Unchanged) {
-                return Err(self.bad(table, "is updated and lacks a value of its key"));
-            }
-            return self.push(table, Op::Update, change.stamp, &row, None, new.size());
-        };
-        let before = self.row(change, old.tuple())?;
-        let whole = matches!(old, Old::Full(_));
-        for (i, datum) in row.iter_mut().enumerate() {
-            // Key values and the rows of REPLICA IDENTITY FULL are logged in full, TOASTed or not.
-            if *datum == Datum::Unchanged && (whole || key.contains(&i)) {
-                *datum = before[i];
-            }
-        }
-        let old_key: Vec<_> = key.iter().map(|&i| before[i]).collect();
-        let new_key: Vec<_> = key.iter().map(|&i| row[i]).collect();
-        if old_key.iter().chain(&new_key).any(|datum| *datum == Datum::Unchanged) {
-            return Err(self.bad(table, "is updated and lacks a value of its key"));
-        }
-        let changed = (old_key != new_key).then_some(old_key.as_slice());
-        let size = new.size() + if self.schema(table).counts_rows() { old.tuple().size() } else { 0 };
-        self.push(table, Op::Update, change.stamp, &row, changed, size)
-    }
-
-    fn delete(&mut self, change: &Change, old: Tuple<'_>) -> Result<(), CdcError> {
-        let key = &self.schema(change.table).key;
-        let mut row = self.row(change, old)?;
-        let whole = self.schema(change.table).counts_rows();
-        for (i, datum) in row.iter_mut().enumerate() {
-            if !whole && !key.contains(&i) {
-                *datum = Datum::Null;
-            }
-        }
-        if row.contains(&Datum::Unchanged) {
-            return Err(self.bad(change.table, "is deleted and lacks a value of its key"));
-        }
-        self.push(change.table, Op::Delete, change.stamp, &row, None, if whole { old.size() } else { 0 })
     }
 
     /// Numbers a change; gives it if it is one of a followed table, beyond what is durable there.
@@ -385,64 +337,6 @@ impl Assembler {
         }
     }
 
-    /// A row's values in the order of the table's columns; what the relation lacks is null.
-    fn row<'a>(&self, change: &'a Change, tuple: Tuple<'a>) -> Result<Vec<Datum<'a>>, CdcError> {
-        if tuple.len() != change.width {
-            return Err(
-                self.bad(change.table, "has another number of columns than the description of its table")
-            );
-        }
-        let datums: Vec<_> = tuple.iter().collect();
-        let at = |place: &Option<usize>| place.and_then(|place| datums.get(place).copied());
-        let mut row: Vec<_> = change.places.iter().map(|place| at(place).unwrap_or(Datum::Null)).collect();
-        self.name_leaf(change, &mut row);
-        Ok(row)
-    }
-
-    /// Says in which partition a row is: the relation is that.
-    fn name_leaf<'a>(&self, change: &'a Change, row: &mut [Datum<'a>]) {
-        if let (Some(leaf), Some(column)) = (&change.leaf, self.schema(change.table).leaf()) {
-            row[column] = Datum::Text(leaf.as_bytes());
-        }
-    }
-
-    fn describe(&mut self, relation: &Relation) -> Result<(), CdcError> {
-        let id = TableId::new(relation.schema.as_str(), relation.name.as_str());
-        let by_oid = self.tables.iter().position(|table| table.definition.oid == relation.id);
-        let described = if let Some((table, leaf)) = self.leaves.get(&relation.id) {
-            self.fit(*table, Some(leaf), relation, &id)
-        } else if let Some(table) = by_oid.or_else(|| self.by_name.get(&id).copied()) {
-            self.fit(table, None, relation, &id)
-        } else if self.known.has(relation.id)
-            || self.transaction.is_some_and(|t| self.known.has_seen(t.begin.xid))
-        {
-            // Not followed; or it was there once, and is gone with its rows.
-            Described::Other
-        } else {
-            return Err(CdcError::NewRelation { relation: id.to_string() });
-        };
-        let followed = !matches!(described, Described::Other);
-        if self.relations.insert(relation.id, described).is_some() && followed {
-            self.described_anew = true;
-        }
-        Ok(())
-    }
-
-    /// What a relation is that has a table's rows.
-    fn fit(&self, table: usize, leaf: Option<&Arc<str>>, relation: &Relation, id: &TableId) -> Described {
-        let definition = &self.tables[table].definition;
-        let leaf = leaf.cloned();
-        // A partition's new name is the catalog's to tell.
-        let same = if leaf.is_some() { Ok(()) } else { is_same(definition, relation.id, id) };
-        let fitting = same.and_then(|()| places(definition, relation));
-        match fitting {
-            Ok(places) => {
-                Described::Table { table, leaf, places: places.into(), width: relation.columns.len() }
-            }
-            Err(difference) => Described::Unfit(table, format!("its definition changed: {difference}")),
-        }
-    }
-
     fn stop(&mut self, table: usize, reason: String, cause: StopCause) {
         if self.stopped.insert(table) {
             let id = self.schema(table).id.clone();
@@ -459,57 +353,3 @@ impl Assembler {
         CdcError::Row { table: self.schema(table).id.clone(), problem }
     }
 }
-
-fn is_same(table: &Definition, oid: u32, id: &TableId) -> Result<(), String> {
-    if oid != table.oid {
-        return Err("it was dropped and created anew".into());
-    }
-    if *id != table.schema.id {
-        return Err(format!("it was renamed to {id}"));
-    }
-    if table.partitioned {
-        return Err("its publication did not tell of its partitions".into());
-    }
-    Ok(())
-}
-
-/// Where the table's columns stand in a relation of the stream, or why its rows are not the table's. Columns that the
-/// relation does not have yet, since it describes older rows, are null there.
-fn places(table: &Definition, relation: &Relation) -> Result<Vec<Option<usize>>, String> {
-    let schema = &table.schema;
-    for column in &relation.columns {
-        let known = table.ignores_new
-            || table.left_out.contains(&column.name)
-            || (0..schema.columns.len()).any(|known| schema.source_name(known) == column.name);
-        if !known {
-            return Err(format!("column {} was added", column.name));
-        }
-    }
-    let place = |name: &str| relation.columns.iter().position(|column| column.name == name);
-    let places: Vec<_> = (0..schema.columns.len()).map(|column| place(schema.source_name(column))).collect();
-    // A column that came later stands behind all others.
-    let present = places.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-    for (index, (known, types)) in schema.columns.iter().zip(&table.types).enumerate() {
-        let is_key = relation.identity == b'f' || schema.key.contains(&index);
-        match places[index].map(|place| &relation.columns[place]) {
-            None if index < present || is_key => return Err(format!("column {} is gone", known.name)),
-            None => {}
-            Some(column) if *types != (column.type_oid, column.type_modifier) => {
-                return Err(format!("column {} is no longer {}", known.name, known.source_type));
-            }
-            Some(column) if column.key != is_key && !schema.is_history() => {
-                return Err("its key has other columns".into());
-            }
-            Some(_) => {}
-        }
-    }
-    if relation.identity != table.identity {
-        return Err("its REPLICA IDENTITY is another one".into());
-    }
-    Ok(places)
-}
-
-#[cfg(test)]
-mod speed;
-#[cfg(test)]
-mod tests;

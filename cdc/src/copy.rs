@@ -2,19 +2,13 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use arrow::{
-    array::{BooleanArray, BooleanBufferBuilder, RecordBatch},
-    compute::filter_record_batch,
-    datatypes::SchemaRef,
-};
-use lakeward_change::{CopiedRows, DeadLetter, Op, Position, RawBuilder, TableSchema, with_raw};
+use arrow::{array::RecordBatch, compute::filter_record_batch, datatypes::SchemaRef};
+use lakeward_change::{CopiedRows, DeadLetter, Op, Position, RawBuilder, TableSchema, all_but, with_raw};
 
-use crate::{
-    CdcError, hash::Salt, letter::MOST_LETTERS, protocol::Datum, table_builder::append, values::ColumnBuilder,
-};
+use crate::{CdcError, hash::Salt, protocol::Datum, table_builder::append, values::ColumnBuilder};
 
 /// A batch of wide rows ends early at this size, far below what Arrow's 32-bit offsets can hold.
-const MAX_BATCH_BYTES: usize = 64 << 20;
+const MAX_BATCH_BYTES: usize = 16 << 20;
 
 #[derive(Debug)]
 pub(crate) struct CopyDecoder {
@@ -31,7 +25,6 @@ pub(crate) struct CopyDecoder {
     /// Rows of the batch that cannot be taken in: they hold places, and are left out in the end.
     dead: Vec<usize>,
     letters: Vec<DeadLetter>,
-    all_letters: usize,
 }
 
 impl CopyDecoder {
@@ -48,36 +41,34 @@ impl CopyDecoder {
             nulled: 0,
             dead: Vec::new(),
             letters: Vec::new(),
-            all_letters: 0,
         }
     }
 
     /// Takes in a piece of the output, which may end anywhere.
-    pub(crate) fn push(&mut self, data: &[u8]) -> Result<(), CdcError> {
+    pub(crate) fn push(&mut self, data: &[u8]) {
         let mut lines = data.split_inclusive(|&byte| byte == b'\n');
         if !self.partial.is_empty() {
             self.partial.extend(lines.next().unwrap_or_default());
             if self.partial.ends_with(b"\n") {
                 let line = std::mem::take(&mut self.partial);
-                self.line(&line[..line.len() - 1])?;
+                self.line(&line[..line.len() - 1]);
             }
         }
         for line in lines {
             match line.strip_suffix(b"\n") {
-                Some(line) => self.line(line)?,
+                Some(line) => self.line(line),
                 None => self.partial.extend(line),
             }
         }
-        Ok(())
     }
 
     pub(crate) fn is_full(&self) -> bool {
         self.rows >= self.batch_rows || self.bytes >= MAX_BATCH_BYTES
     }
 
-    /// How many values their types could not hold.
-    pub(crate) fn nulled(&self) -> u64 {
-        self.nulled
+    /// How many values their types could not hold since this was asked.
+    pub(crate) fn take_nulled(&mut self) -> u64 {
+        std::mem::take(&mut self.nulled)
     }
 
     /// The rows so far, if any.
@@ -85,27 +76,22 @@ impl CopyDecoder {
         if self.rows == 0 {
             return Ok(None);
         }
-        let mut stays = BooleanBufferBuilder::new(self.rows);
-        stays.append_n(self.rows, true);
-        self.dead.drain(..).for_each(|row| stays.set_bit(row, false));
         let raw = self.raw.finish(self.rows);
-        self.rows = 0;
+        let all = std::mem::take(&mut self.rows);
+        let dead = std::mem::take(&mut self.dead);
         self.bytes = 0;
         let columns = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
         let letters = std::mem::take(&mut self.letters);
         let rows = RecordBatch::try_new(Arc::clone(&self.schema), columns).and_then(|rows| {
             let rows = with_raw(rows, raw?)?;
-            if letters.is_empty() {
-                return Ok(rows);
-            }
-            filter_record_batch(&rows, &BooleanArray::new(stays.finish(), None))
+            if dead.is_empty() { Ok(rows) } else { filter_record_batch(&rows, &all_but(all, &dead)) }
         });
         let rows = rows.map_err(|source| CdcError::Batch { table: self.table.id.clone(), source })?;
         Ok(Some(CopiedRows { rows, letters }))
     }
 
     /// Takes a row in; one that cannot be is a letter.
-    fn line(&mut self, line: &[u8]) -> Result<(), CdcError> {
+    fn line(&mut self, line: &[u8]) {
         let (mut count, mut texts, mut taken) = (0, Vec::new(), Ok(()));
         for field in line.split(|&byte| byte == b'\t') {
             let Some(column) = self.columns.get_mut(count) else {
@@ -131,19 +117,13 @@ impl CopyDecoder {
                     self.raw.push(self.rows, &self.table.columns[column].name, text);
                 }
             }
-            Err(error) => self.set_aside(line, &error)?,
+            Err(error) => self.set_aside(line, &error),
         }
         self.rows += 1;
         self.bytes += line.len();
-        Ok(())
     }
 
-    fn set_aside(&mut self, line: &[u8], error: &CdcError) -> Result<(), CdcError> {
-        let reason = error.with_causes();
-        self.all_letters += 1;
-        if self.all_letters > MOST_LETTERS {
-            return Err(CdcError::Flood { limit: MOST_LETTERS, within: "of a copy", reason });
-        }
+    fn set_aside(&mut self, line: &[u8], error: &CdcError) {
         self.dead.push(self.rows);
         self.letters.push(DeadLetter {
             table: self.table.id.clone(),
@@ -152,11 +132,10 @@ impl CopyDecoder {
             lsn: 0,
             xid: None,
             committed_at: None,
-            reason,
+            reason: error.with_causes(),
             message: if self.table.has_hashes() { Vec::new() } else { line.to_vec() },
             relation: Vec::new(),
         });
-        Ok(())
     }
 
     fn wrong_width(&self) -> CdcError {
@@ -233,7 +212,7 @@ mod tests {
             let mut decoder = CopyDecoder::new(table(), &Salt::default(), 1000);
             let mut start = 0;
             for end in ends {
-                decoder.push(&text.as_bytes()[start..end]).expect("valid");
+                decoder.push(&text.as_bytes()[start..end]);
                 start = end;
             }
             let batch = decoder.finish().expect("valid").expect("rows").rows;
@@ -247,13 +226,13 @@ mod tests {
     #[test]
     fn a_damaged_row_is_a_letter_and_the_others_stay() {
         let mut decoder = CopyDecoder::new(table(), &Salt::default(), 10);
-        decoder.push(b"1\ta\n2\n3\tc\td\nx\te\n5\t\xff\n6\tf\n").expect("none is an error");
+        decoder.push(b"1\ta\n2\n3\tc\td\nx\te\n5\t\xff\n6\tf\n");
         let copied = decoder.finish().expect("valid").expect("rows");
         assert_eq!(copied.rows.column(0).as_primitive::<Int32Type>().values(), &[1, 6]);
         let letters: Vec<_> = copied.letters.iter().map(|letter| letter.message.as_slice()).collect();
         assert_eq!(letters, [&b"2"[..], b"3\tc\td", b"x\te", b"5\t\xff"]);
         assert!(copied.letters[3].reason.ends_with("not UTF-8"), "{}", copied.letters[3].reason);
-        decoder.push(b"7\tg\n").expect("valid");
+        decoder.push(b"7\tg\n");
         let copied = decoder.finish().expect("valid").expect("rows");
         assert_eq!((copied.rows.num_rows(), copied.letters.len()), (1, 0));
     }
@@ -263,7 +242,7 @@ mod tests {
         let mut table = table();
         Arc::make_mut(&mut table).columns[1].column_type = ColumnType::Hashed { salt: 1 };
         let mut decoder = CopyDecoder::new(table, &Salt::new("salt"), 10);
-        decoder.push(b"1\ta\nx\tsecret\n").expect("none is an error");
+        decoder.push(b"1\ta\nx\tsecret\n");
         let copied = decoder.finish().expect("valid").expect("rows");
         assert_eq!((copied.rows.num_rows(), copied.letters.len()), (1, 1));
         assert!(copied.letters[0].message.is_empty());
@@ -274,17 +253,10 @@ mod tests {
         let mut table = table();
         Arc::make_mut(&mut table).columns[1].column_type = ColumnType::Date;
         let mut decoder = CopyDecoder::new(table, &Salt::default(), 10);
-        decoder.push(b"1\tinfinity\nx\tinfinity\n2\t2020-01-01\n3\t-infinity\n").expect("none is an error");
+        decoder.push(b"1\tinfinity\nx\tinfinity\n2\t2020-01-01\n3\t-infinity\n");
         let copied = decoder.finish().expect("valid").expect("rows");
         let texts = (0..3).map(|row| raw_text(raw_of(&copied.rows), row, "note"));
         assert_eq!(texts.collect::<Vec<_>>(), [Some("infinity"), None, Some("-infinity")]);
-        assert_eq!((copied.letters.len(), decoder.nulled()), (1, 2));
-    }
-
-    #[test]
-    fn too_many_damaged_rows_are_an_error() {
-        let mut decoder = CopyDecoder::new(table(), &Salt::default(), 10_000);
-        decoder.push("x\ta\n".repeat(MOST_LETTERS).as_bytes()).expect("borne");
-        assert!(matches!(decoder.push(b"x\ta\n"), Err(CdcError::Flood { .. })));
+        assert_eq!((copied.letters.len(), decoder.take_nulled()), (1, 2));
     }
 }

@@ -7,8 +7,9 @@
 //!   the key's order; without separators.
 //! - The text of a value: booleans `t` or `f`; integers in decimal; numeric(p,s) with exactly s fraction digits, or
 //!   `NaN`; floats as the big-endian hexadecimal digits of their IEEE bits (8 or 16), every NaN as `NaN`;
-//!   texts, JSON and UUIDs as they are stored; of hashed columns the hexadecimal SHA-256 of salt and text; bytes in lower-case hexadecimal; dates as days and timestamps as
-//!   microseconds since 1970-01-01 UTC, in decimal, infinite ones and those beyond 64 bits as Postgres writes them.
+//!   texts, JSON and UUIDs as they are stored; of hashed columns the hexadecimal SHA-256 of salt and text; bytes in
+//!   lower-case hexadecimal; dates as days and timestamps as microseconds since 1970-01-01 UTC, in decimal, infinite
+//!   ones and those beyond 64 bits as Postgres writes them.
 //! - The *row hash* is the first 8 bytes of the MD5 of the row text, as a big-endian signed integer.
 //! - The *bucket* is the first two bytes of the MD5 of the key text, as a big-endian number, modulo 16,384: so many that
 //!   the rows of a bucket that differs can be listed, also those of a large table.
@@ -25,7 +26,7 @@ use tokio_postgres::Client;
 
 use crate::{
     CdcError,
-    catalog::Definition,
+    definition::Definition,
     types::{TEXT, VARCHAR},
 };
 

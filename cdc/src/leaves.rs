@@ -99,13 +99,13 @@ impl Leaves {
     }
 }
 
-/// A partitioned table's rows with their leaf, as SQL to select from.
-pub(crate) fn sql_rows(table: &str) -> String {
+/// A partitioned table's rows with their leaf, as SQL to select from; `condition` may speak of `t.ctid`.
+pub(crate) fn sql_rows(table: &str, condition: &str) -> String {
     format!(
         "(SELECT t.*, l.name AS {} FROM {table} t JOIN \
          (SELECT c.oid, n.nspname || '.' || c.relname AS name \
           FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace) l \
-         ON l.oid = t.tableoid) leaves",
+         ON l.oid = t.tableoid WHERE {condition}) leaves",
         escape_identifier(LEAF)
     )
 }

@@ -7,10 +7,10 @@ use lakeward_change::{ChangeBatch, DeadLetter, Lsn, Op, Position};
 use crate::{
     CdcError,
     assembler::{Assembler, Followed},
-    catalog::Definition,
     copy::CopyDecoder,
+    definition::Definition,
     known::Known,
-    protocol::{Begin, Message},
+    protocol::{Begin, Datum},
     table_builder::{Stamp, TableBuilder},
 };
 
@@ -76,7 +76,7 @@ impl LetterReader {
             xid: letter.xid.and_then(|xid| u32::try_from(xid).ok()).unwrap_or_default(),
         };
         assembler.read(&letter.relation, Lsn(0))?;
-        assembler.accept(Message::Begin(begin), Lsn(0))?;
+        assembler.begin(begin)?;
         assembler.skip_to(order);
         assembler.read(&letter.message, Lsn::from_i64(letter.lsn))?;
         if let Some(stopped) = assembler.take_stopped().pop() {
@@ -91,8 +91,8 @@ impl LetterReader {
 
     fn copied(&self, letter: &DeadLetter) -> Result<ChangeBatch, CdcError> {
         let mut decoder = CopyDecoder::new(Arc::clone(&self.0.schema), &self.0.salt, 1);
-        decoder.push(&letter.message)?;
-        decoder.push(b"\n")?;
+        decoder.push(&letter.message);
+        decoder.push(b"\n");
         let copied = decoder.finish()?;
         let letters = copied.as_ref().map(|copied| copied.letters.as_slice()).unwrap_or_default();
         if let Some(letter) = letters.first() {
@@ -101,7 +101,7 @@ impl LetterReader {
         let position = Position { order: 0, ..letter.position };
         let stamp = Stamp { position, lsn: letter.lsn, xid: 0, committed_at: 0 };
         let mut builder = TableBuilder::new(Arc::clone(&self.0.schema), position.epoch, &self.0.salt);
-        let nothing = vec![crate::protocol::Datum::Null; self.0.schema.columns.len()];
+        let nothing = vec![Datum::Null; self.0.schema.columns.len()];
         builder.push(Op::Read, stamp, nothing.into_iter(), None)?;
         let change = builder.finish()?;
         Ok(match copied {

@@ -10,9 +10,12 @@ mod chunk;
 mod connection;
 mod copy;
 mod datetime;
+mod definition;
 mod doctor;
 mod error;
 pub mod fingerprint;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod hash;
 mod known;
 mod leaves;
@@ -27,7 +30,8 @@ mod snapshot;
 mod source;
 mod stream;
 mod table_builder;
-#[cfg(test)]
+mod table_copy;
+#[cfg(any(test, fuzzing))]
 mod test_messages;
 mod types;
 mod values;

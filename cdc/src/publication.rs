@@ -9,7 +9,7 @@ use lakeward_change::TableId;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::Client;
 
-use crate::{CdcError, catalog::Definition, name::inserts_name};
+use crate::{CdcError, definition::Definition, name::inserts_name};
 
 /// Marks a publication as ours, so that only ours is altered or dropped.
 const MARK: &str = "created by lakeward";

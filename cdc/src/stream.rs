@@ -11,7 +11,7 @@ use crate::{
     Boundary, CdcError, ChangeStream, Chunk,
     assembler::Assembler,
     connection::STATUS_INTERVAL,
-    protocol::{Begin, Message, POSTGRES_EPOCH_MICROS},
+    protocol::{Begin, POSTGRES_EPOCH_MICROS},
 };
 
 const PAUSE: Duration = Duration::from_millis(10);
@@ -177,12 +177,11 @@ impl PostgresStream {
                     return Ok(());
                 }
                 let committed_at = commit_time_micros.saturating_add(POSTGRES_EPOCH_MICROS);
-                self.assembler.accept(Message::Begin(Begin { final_lsn, committed_at, xid }), final_lsn)
+                self.assembler.begin(Begin { final_lsn, committed_at, xid })
             }
             ReplicationEvent::Commit { end_lsn, .. } => {
-                let end = Lsn(end_lsn.as_u64());
-                self.assembler.accept(Message::Commit { end }, end)?;
-                self.cursor.advance(end);
+                self.assembler.commit()?;
+                self.cursor.advance(Lsn(end_lsn.as_u64()));
                 Ok(())
             }
             ReplicationEvent::XLogData { wal_start, data, .. } => {

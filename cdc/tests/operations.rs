@@ -1,8 +1,9 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::TryStreamExt;
 use lakeward_cdc::{Boundary, CdcError, ChangeStream};
 use lakeward_change::Op;
+use tokio::sync::Semaphore;
 
 use crate::server::{Database, WAIT, changes, read_to, rows_of_chunks, table};
 
@@ -225,9 +226,28 @@ async fn a_key_that_the_lake_cannot_hold_is_a_letter() {
     assert!(again.contains("key column until"), "{again}");
     // So is a copied row.
     let snapshot = source.temporary_snapshot(WAIT).await.unwrap();
-    let copied: Vec<_> = snapshot.copy(&letter.table, 100).await.unwrap().try_collect().await.unwrap();
+    let sessions = Arc::new(Semaphore::new(1));
+    let copy =
+        async || snapshot.copy(&letter.table, 100, &sessions).await.unwrap().try_collect::<Vec<_>>().await;
+    let copied = copy().await.unwrap();
     assert_eq!((copied.len(), copied[0].rows.num_rows(), copied[0].letters.len()), (1, 1, 1));
     assert_eq!(copied[0].letters[0].message, b"1\tinfinity");
+}
+
+#[tokio::test]
+async fn a_copy_without_end_of_letters_stops() {
+    let database = Database::create(
+        "CREATE TABLE t(id int, until timestamptz, PRIMARY KEY (id, until));
+         INSERT INTO t SELECT i, 'infinity' FROM generate_series(1, 1001) i;",
+    )
+    .await;
+    let source = database.source().await;
+    source.prepare().await.unwrap();
+    let snapshot = source.temporary_snapshot(WAIT).await.unwrap();
+    let sessions = Arc::new(Semaphore::new(1));
+    let copy = snapshot.copy(&table("t"), 100, &sessions).await.unwrap();
+    let error = copy.try_collect::<Vec<_>>().await.unwrap_err();
+    assert!(matches!(error, CdcError::Flood { limit: 1000, .. }), "{error}");
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,7 +20,7 @@ use lakeward_cdc::{
 use lakeward_change::{ChangeBatch, Lsn, Op, Position, TableId};
 use lakeward_postgres::{EmbeddedOptions, EmbeddedPostgres};
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_postgres::Client;
 
 pub const WAIT: Duration = Duration::from_secs(60);
@@ -200,6 +203,7 @@ pub fn table(name: &str) -> TableId {
 }
 
 pub async fn copied(snapshot: &Snapshot, table: &TableId, batch_rows: usize) -> Vec<RecordBatch> {
-    let batches = snapshot.copy(table, batch_rows).await.expect("a copy");
+    let sessions = Arc::new(Semaphore::new(2));
+    let batches = snapshot.copy(table, batch_rows, &sessions).await.expect("a copy");
     batches.map_ok(|copied| copied.rows).try_collect().await.expect("all rows")
 }

@@ -77,6 +77,36 @@ async fn every_type_copies_and_streams_alike() {
 }
 
 #[tokio::test]
+async fn a_large_table_is_read_in_parts_that_have_every_row_once() {
+    let database = Database::create(
+        "CREATE TABLE t(id int PRIMARY KEY, note text);
+         CREATE TABLE p(id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
+         CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (55000);
+         CREATE TABLE p2 PARTITION OF p DEFAULT;
+         INSERT INTO t SELECT i, repeat('x', 200) FROM generate_series(1, 60000) i;
+         INSERT INTO p SELECT * FROM t;
+         UPDATE t SET note = note || 'y' WHERE id % 7 = 0;",
+    )
+    .await;
+    let source = database.source().await;
+    source.prepare().await.expect("a publication");
+    let snapshot = source.temporary_snapshot(WAIT).await.expect("a snapshot");
+    database.run("DELETE FROM t WHERE id % 2 = 0; UPDATE p SET note = 'z'").await;
+    for name in ["t", "p"] {
+        let batches = copied(&snapshot, &table(name), 1000).await;
+        let mut ids = Vec::new();
+        for batch in &batches {
+            ids.extend_from_slice(batch.column(0).as_primitive::<Int32Type>().values());
+        }
+        assert!(!ids.is_sorted(), "{name} was read by one session");
+        ids.sort_unstable();
+        assert!(ids.into_iter().eq(1..=60_000), "{name}");
+        let notes = batches.iter().flat_map(|batch| batch.column(1).as_string::<i32>().iter().flatten());
+        assert!(notes.map(str::len).all(|length| length >= 200), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_lost_or_doubled_between_snapshot_and_stream() {
     let database =
         Database::create("CREATE TABLE t(id int PRIMARY KEY, n int NOT NULL); INSERT INTO t SELECT i, 0 FROM generate_series(1, 500) i;")

@@ -14,6 +14,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use lakeward_cdc::{CdcError, PostgresSource, Snapshot};
 use lakeward_change::{StopCause, StoppedTable, TableId};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, SourceRef};
+use tokio::sync::Semaphore;
 
 use crate::{
     Event, Observer, Options, PipelineError,
@@ -114,7 +115,7 @@ impl Copying {
         Ok(tables)
     }
 
-    /// Copies tables at a snapshot that was `taken_at` (microseconds UTC), some at a time; each lands whole in one
+    /// Copies tables at a snapshot that was `taken_at` (microseconds UTC), some at a time, each in parts; each lands whole in one
     /// commit or not at all.
     pub(crate) async fn at(
         &self,
@@ -124,8 +125,9 @@ impl Copying {
         total: &mut Copied,
     ) -> Result<(), PipelineError> {
         (self.observer)(Event::CopyStarted { tables: tables.len(), snapshot: snapshot.lsn() });
+        let sessions = Arc::new(Semaphore::new(self.options.copy_parallel));
         let mut copies = stream::iter(tables)
-            .map(|table| self.copy(snapshot, table, taken_at))
+            .map(|table| self.copy(snapshot, table, taken_at, &sessions))
             .buffer_unordered(self.options.copy_parallel);
         while let Some(copied) = copies.try_next().await? {
             match copied {
@@ -144,11 +146,12 @@ impl Copying {
         snapshot: &Snapshot,
         mut table: CapturedTable,
         taken_at: i64,
+        sessions: &Arc<Semaphore>,
     ) -> Result<Result<(TableId, u64), StoppedTable>, PipelineError> {
         let id = table.id().clone();
         let epoch = table.next_epoch();
         let dead = AtomicU64::new(0);
-        let rows = snapshot.copy(&id, BATCH_ROWS).await?.inspect_ok(|copied| {
+        let rows = snapshot.copy(&id, BATCH_ROWS, sessions).await?.inspect_ok(|copied| {
             dead.fetch_add(copied.letters.len() as u64, Ordering::Relaxed);
         });
         let progress = {

@@ -41,7 +41,7 @@ pub struct Options {
     pub flush_age: Duration,
     /// Memory for changes that wait for their commit, in bytes, over all lanes.
     pub memory_bytes: usize,
-    /// Tables copied at the same time.
+    /// Tables copied at the same time, and sessions that read their parts.
     pub copy_parallel: usize,
     /// For so long after a table has stopped the source keeps what it missed.
     pub stopped_grace: Duration,

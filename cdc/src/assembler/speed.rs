@@ -6,15 +6,14 @@ use std::{
     time::Instant,
 };
 
-use lakeward_change::{Column, ColumnType};
+use lakeward_change::{Column, ColumnType, Lsn, Position, TableSchema};
 
 use super::{Assembler, Followed, tests};
 use crate::{
-    catalog::Definition,
-    protocol::{Message, Relation, RelationColumn},
+    definition::Definition,
+    protocol::{Relation, RelationColumn},
     test_messages as wire,
 };
-use lakeward_change::{Lsn, Position, TableSchema};
 
 const ROWS: usize = 2_000_000;
 const IN_TRANSACTION: usize = 1_000;
@@ -120,7 +119,7 @@ fn decoding() {
         rows += batches.iter().map(|batch| batch.num_rows()).sum::<usize>();
     };
     for message in &messages {
-        assembler.accept(Message::decode(message).expect("known"), Lsn(1)).expect("in order");
+        assembler.read(message, Lsn(1)).expect("in order");
         if assembler.rows() == IN_CHUNK {
             chunk(&mut assembler);
         }

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     LetterReader,
     letter::MOST_LETTERS,
-    protocol::RelationColumn,
+    protocol::{Relation, RelationColumn},
     test_messages::{self as wire, Value},
 };
 

@@ -1,0 +1,120 @@
+//! What the fuzzer feeds: see `cdc/fuzz`. Any bytes must end in rows, letters or an error.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use lakeward_change::{Column, ColumnType, Lsn, Origin, Position, TableId, TableSchema};
+
+use crate::{
+    assembler::{Assembler, Followed},
+    copy::CopyDecoder,
+    definition::Definition,
+    hash::Salt,
+    known::Known,
+    protocol::{Relation, RelationColumn},
+    test_messages as wire,
+};
+
+const TABLE: u32 = 11;
+
+fn types() -> [ColumnType; 14] {
+    [
+        ColumnType::Int4,
+        ColumnType::Bool,
+        ColumnType::Int2,
+        ColumnType::Int8,
+        ColumnType::Float4,
+        ColumnType::Float8,
+        ColumnType::Numeric { precision: 12, scale: 2 },
+        ColumnType::Numeric { precision: 38, scale: 38 },
+        ColumnType::Text,
+        ColumnType::Uuid,
+        ColumnType::Bytes,
+        ColumnType::Date,
+        ColumnType::Timestamp { zoned: true },
+        ColumnType::Hashed { salt: 1 },
+    ]
+}
+
+fn schema() -> Arc<TableSchema> {
+    let column = |(index, column_type)| Column {
+        name: format!("c{index}"),
+        column_type,
+        source_type: "any".to_owned(),
+    };
+    Arc::new(TableSchema {
+        id: TableId::new("s", "t"),
+        columns: types().into_iter().enumerate().map(column).collect(),
+        key: vec![0],
+        origin: Origin::default(),
+    })
+}
+
+fn definition() -> Definition {
+    let schema = schema();
+    let count = schema.columns.len();
+    Definition {
+        schema,
+        oid: TABLE,
+        types: vec![(25, -1); count],
+        base_types: vec![25; count],
+        identity: b'd',
+        partitioned: false,
+        owner: String::new(),
+        owned: true,
+        left_out: BTreeSet::new(),
+        ignores_new: false,
+        salt: Salt::new("salt"),
+    }
+}
+
+fn relation() -> Relation {
+    let column = |index| RelationColumn {
+        key: index == 0,
+        name: format!("c{index}"),
+        type_oid: 25,
+        type_modifier: -1,
+    };
+    Relation {
+        id: TABLE,
+        schema: "s".to_owned(),
+        name: "t".to_owned(),
+        identity: b'd',
+        columns: (0..types().len()).map(column).collect(),
+    }
+}
+
+/// Messages of a replication stream, each after its length in two bytes, inside a transaction that has described a table
+/// with a column of each type.
+pub fn pgoutput(mut data: &[u8]) {
+    let followed = Followed { definition: definition(), durable: Position { epoch: 1, commit: 0, order: 0 } };
+    let known = Known::new([TABLE + 1].into(), "90:100:").expect("a snapshot");
+    let mut assembler = Assembler::new(vec![followed], known);
+    assembler.read(&wire::relation(&relation()), Lsn(1)).expect("a description");
+    assembler.read(&wire::begin(Lsn(10), 0, 99), Lsn(1)).expect("a beginning");
+    while let Some((length, rest)) = data.split_first_chunk::<2>() {
+        let length = usize::from(u16::from_be_bytes(*length)).min(rest.len());
+        let (message, rest) = rest.split_at(length);
+        if assembler.read(message, Lsn(2)).is_err() {
+            break;
+        }
+        data = rest;
+    }
+    let (batches, _) = assembler.take().expect("columns of one length");
+    for batch in batches {
+        assert_eq!(batch.num_rows(), batch.values.num_rows());
+    }
+    assembler.take_letters();
+}
+
+/// Output of `COPY … TO STDOUT`, cut where its first byte says.
+pub fn copy(data: &[u8]) {
+    let Some((cut, data)) = data.split_first() else { return };
+    let mut decoder = CopyDecoder::new(schema(), &Salt::new("salt"), 100);
+    let (first, second) = data.split_at(usize::from(*cut).min(data.len()));
+    decoder.push(first);
+    decoder.push(second);
+    let lines = data.iter().filter(|&&byte| byte == b'\n').count();
+    let copied = decoder.finish().expect("columns of one length");
+    let taken = copied.map_or(0, |copied| copied.rows.num_rows() + copied.letters.len());
+    assert_eq!(taken, lines, "each line is a row or a letter");
+}

@@ -1,0 +1,95 @@
+//! `make stack` and `make stack-down`.
+
+use std::{fs, path::PathBuf, time::Instant};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use lakeward_stack::{ACCESS_KEY, Address, BUCKET, Ports, SECRET_KEY, Stack};
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Postgres, Kafka, Kafka Connect with Debezium, MinIO and Redis, started natively: no Docker, no root.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Where the services keep data and logs
+    #[arg(long, default_value = ".data/stack", env = "LAKEWARD_STACK")]
+    folder: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start all of them, say where they are, and keep them until interrupted
+    Up {
+        /// Take any free ports instead of the usual ones
+        #[arg(long)]
+        free_ports: bool,
+    },
+    /// Stop those that another `up` keeps, and wait until they are gone
+    Down,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let Arguments { folder, command } = Arguments::parse();
+    match command {
+        Command::Up { free_ports } => {
+            up(folder, if free_ports { Ports::free()? } else { Ports::USUAL }).await
+        }
+        Command::Down => down(folder).await,
+    }
+}
+
+async fn up(folder: PathBuf, ports: Ports) -> Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let began = Instant::now();
+    let stack = Stack::start(&folder, ports, &|doing| eprintln!("{doing}")).await?;
+    let address = Address {
+        pid: std::process::id(),
+        postgres: stack.postgres.url("postgres"),
+        ports: stack.ports.clone(),
+    };
+    let path = Address::path(&folder);
+    fs::write(&path, serde_json::to_vec_pretty(&address)?)
+        .with_context(|| format!("write {}", path.display()))?;
+    let Ports { kafka, connect, minio, redis, .. } = stack.ports;
+    println!("Ready after {:.1} s; logs are in {}.", began.elapsed().as_secs_f64(), folder.display());
+    println!("  Postgres  {}", address.postgres);
+    println!("  Kafka     127.0.0.1:{kafka}");
+    println!("  Connect   http://127.0.0.1:{connect}");
+    println!("  MinIO     http://127.0.0.1:{minio}, bucket {BUCKET}, keys {ACCESS_KEY} and {SECRET_KEY}");
+    println!("  Redis     127.0.0.1:{redis}");
+    println!("Ctrl-C, or `make stack-down` elsewhere, stops them.");
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    stack.stop().await?;
+    fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
+}
+
+async fn down(folder: PathBuf) -> Result<()> {
+    let path = Address::path(&folder);
+    let Ok(text) = fs::read(&path) else {
+        println!("No stack runs on {}.", folder.display());
+        return Ok(());
+    };
+    let address: Address =
+        serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
+    let pid = Pid::from_raw(i32::try_from(address.pid)?);
+    match kill(pid, Signal::SIGTERM) {
+        Ok(()) => {}
+        Err(Errno::ESRCH) => return fs::remove_file(&path).context("remove what a killed stack left"),
+        Err(error) => return Err(error).context("stop the stack"),
+    }
+    while path.exists() && kill(pid, None).is_ok() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    println!("Stopped.");
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! How each service is started: the settings of `deploy/` with this machine's ports and folders.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    Ports,
+    service::{Probe, Recipe},
+    software::Software,
+};
+
+/// The object store's keys, and its bucket: on loopback, for nobody else.
+pub const ACCESS_KEY: &str = "lakeward";
+pub const SECRET_KEY: &str = "lakeward-secret";
+
+pub(crate) fn kafka(software: &Software, ports: &Ports, folder: &Path) -> Result<Recipe> {
+    let folder = folder.join("kafka");
+    let (port, controller) = (ports.kafka, ports.controller);
+    let settings = format!(
+        "listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+         controller.quorum.voters=1@127.0.0.1:{controller}\n\
+         log.dirs={}\n",
+        folder.join("data").display()
+    );
+    let properties = write_settings(software, "server.properties", &folder, &settings)?;
+    if !folder.join("data/meta.properties").exists() {
+        let cluster = uuid::Uuid::new_v4().simple().to_string();
+        let mut format = Command::new(&software.java);
+        format.args(["-Xmx128m", "-cp"]).arg(class_path(software)).arg("kafka.tools.StorageTool");
+        let output = format.args(["format", "-t", &cluster[..22], "-c"]).arg(&properties).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "could not prepare Kafka's folder:\n{said}");
+    }
+    let probe = Probe::Port(port);
+    Ok(java(software, "kafka", "256m", "kafka.Kafka", properties, folder, probe))
+}
+
+pub(crate) fn connect(software: &Software, ports: &Ports, folder: &Path) -> Result<Recipe> {
+    let folder = folder.join("connect");
+    let settings = format!(
+        "bootstrap.servers=127.0.0.1:{}\nlisteners=http://127.0.0.1:{}\nplugin.path={}\n",
+        ports.kafka,
+        ports.connect,
+        software.kafka.join("plugins").display()
+    );
+    let properties = write_settings(software, "connect.properties", &folder, &settings)?;
+    let probe = Probe::Url(format!("http://127.0.0.1:{}/connectors", ports.connect));
+    let class = "org.apache.kafka.connect.cli.ConnectDistributed";
+    Ok(java(software, "connect", "384m", class, properties, folder, probe))
+}
+
+pub(crate) fn minio(software: &Software, ports: &Ports, folder: &Path) -> Recipe {
+    let folder = folder.join("minio");
+    let address = format!("127.0.0.1:{}", ports.minio);
+    Recipe {
+        name: "minio",
+        program: software.minio.clone(),
+        arguments: ["server", "data", "--quiet", "--address", &address].map(Into::into).to_vec(),
+        environment: vec![
+            ("MINIO_ROOT_USER", ACCESS_KEY.to_owned()),
+            ("MINIO_ROOT_PASSWORD", SECRET_KEY.to_owned()),
+            ("MINIO_BROWSER", "off".to_owned()),
+            ("GOMEMLIMIT", "256MiB".to_owned()),
+        ],
+        folder,
+        probe: Probe::Url(format!("http://{address}/minio/health/ready")),
+    }
+}
+
+pub(crate) fn redis(software: &Software, ports: &Ports, folder: &Path) -> Recipe {
+    let port = ports.redis.to_string();
+    let arguments =
+        ["--port", &port, "--bind", "127.0.0.1", "--dir", ".", "--save", "60 1", "--appendonly", "no"];
+    Recipe {
+        name: "redis",
+        program: software.redis.clone(),
+        arguments: arguments.map(Into::into).to_vec(),
+        environment: Vec::new(),
+        folder: folder.join("redis"),
+        probe: Probe::Port(ports.redis),
+    }
+}
+
+fn java(
+    software: &Software,
+    name: &'static str,
+    memory: &str,
+    class: &str,
+    properties: PathBuf,
+    folder: PathBuf,
+    probe: Probe,
+) -> Recipe {
+    let log4j = software.deploy.join("kafka/log4j2.yaml");
+    let mut arguments = vec![
+        "-Xms64m".into(),
+        format!("-Xmx{memory}").into(),
+        // They start and stop often, and are never large.
+        "-XX:+UseSerialGC".into(),
+        "-XX:TieredStopAtLevel=1".into(),
+        format!("-Dlog4j2.configurationFile={}", log4j.display()).into(),
+        "-cp".into(),
+        class_path(software).into(),
+        class.into(),
+    ];
+    arguments.push(properties.into());
+    Recipe { name, program: software.java.clone(), arguments, environment: Vec::new(), folder, probe }
+}
+
+fn class_path(software: &Software) -> PathBuf {
+    software.kafka.join("libs/*")
+}
+
+/// The shared settings, then this machine's: of two lines for one key the last one holds.
+fn write_settings(software: &Software, name: &str, folder: &Path, settings: &str) -> Result<PathBuf> {
+    let shared = software.deploy.join("kafka").join(name);
+    let shared = fs::read_to_string(&shared).with_context(|| format!("read {}", shared.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    let path = folder.join(name);
+    fs::write(&path, format!("{shared}\n{settings}")).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}

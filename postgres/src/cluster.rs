@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::account::{Account, write_private};
+use crate::binaries;
 use crate::embedded::EmbeddedOptions;
 use crate::error::{At, Error, Result};
 use crate::guard::Layout;
@@ -40,12 +41,14 @@ pub(crate) async fn initdb(
         .arg("--pwfile")
         .arg(&password_file)
         .args(["--encoding", "UTF8", "--locale", "C"])
-        .args(["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"])
         .arg("--no-instructions")
         .current_dir("/")
         .process_group(0)
         // An initdb that survives us keeps the lock, so nobody works on the same folder.
         .stdin(Stdio::from(alive.share()?));
+    if binaries::major() >= Some(17) {
+        command.args(["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"]);
+    }
     if !options.fsync {
         command.arg("--no-sync");
     }

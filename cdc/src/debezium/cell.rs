@@ -146,6 +146,9 @@ fn append(value: Value<'_>, reading: &Reading, column: &mut ColumnBuilder) -> Re
                 }
             }
         }
+        (Reading::Decimal(Decimal::Text), Some(Node::String(text)), ColumnBuilder::Numeric { .. }) => {
+            column.append_text(named(text)?.as_bytes())
+        }
         (Reading::Bytes(digits), _, ColumnBuilder::Bytes(builder)) => {
             builder.append_value(decoded(value, *digits)?);
             Ok(Held::Yes)
@@ -251,13 +254,7 @@ fn single_of(number: f64) -> Result<f32, ValueError> {
 fn decimal_text(value: Value<'_>, decimal: Decimal) -> Result<String, ValueError> {
     const MALFORMED: ValueError = ValueError::Malformed("numeric");
     match decimal {
-        Decimal::Text => Ok(match json::string(value).ok_or(MALFORMED)? {
-            "NAN" => "NaN",
-            "POSITIVE_INFINITY" => "Infinity",
-            "NEGATIVE_INFINITY" => "-Infinity",
-            text => without_zero(text)?,
-        }
-        .to_owned()),
+        Decimal::Text => Ok(named(json::string(value).ok_or(MALFORMED)?)?.to_owned()),
         Decimal::Unscaled { scale } => {
             let (bytes, scale) = unscaled(value, scale)?;
             Ok(with_point(&BigInt::from_signed_bytes_be(&bytes).to_string(), scale))
@@ -280,6 +277,16 @@ fn decimal_text(value: Value<'_>, decimal: Decimal) -> Result<String, ValueError
             Ok(if places == 0 { text } else { format!("{whole}.{fraction:0<places$}") })
         }
     }
+}
+
+/// A decimal in digits, or what the connector calls one that has none.
+fn named(text: &str) -> Result<&str, ValueError> {
+    Ok(match text {
+        "NAN" => "NaN",
+        "POSITIVE_INFINITY" => "Infinity",
+        "NEGATIVE_INFINITY" => "-Infinity",
+        text => without_zero(text)?,
+    })
 }
 
 /// Digits with `scale` of them behind a point.

@@ -1,5 +1,7 @@
 //! Change events to rows.
 
+use std::sync::Arc;
+
 use arrow::array::{Int32Array, Int64Array};
 use lakeward_change::{Op, Position};
 
@@ -56,7 +58,7 @@ impl Rows {
             names: (0..columns).map(|column| table.source_name(column).to_owned()).collect(),
             is_key: (0..columns).map(|column| table.key.contains(&column)).collect(),
             placeholder: Placeholder::new(&topic.modes.unavailable),
-            builder: TableBuilder::new(std::sync::Arc::clone(table), topic.epoch, &topic.salt),
+            builder: TableBuilder::new(Arc::clone(table), topic.epoch, &topic.salt),
             partitions: Vec::new(),
             offsets: Vec::new(),
             snapshots: Vec::new(),
@@ -157,7 +159,7 @@ impl Rows {
         message: &Message<'_>,
         keys: &mut Parser,
     ) -> Result<Read, Problem> {
-        let table = std::sync::Arc::clone(&self.topic.table);
+        let table = Arc::clone(&self.topic.table);
         let (columns, leaf_column) = (table.columns.len(), table.leaf());
         let named = |column| match leaf {
             Some(leaf) if Some(column) == leaf_column => Cell::Text(leaf),
@@ -200,7 +202,11 @@ impl Rows {
         };
         let cell = |column| cells(row, places, column);
         let lacks = |column: &usize| cell(*column).is_unavailable();
-        if table.key.iter().any(lacks) {
+        let is_null = |column: &usize| match cell(*column) {
+            Cell::Value { value, .. } => json::is_null(value),
+            cell => matches!(cell, Cell::Null),
+        };
+        if table.key.iter().any(lacks) || table.has_key() && table.key.iter().any(is_null) {
             return Err(Problem::Row("lacks a value of its key"));
         }
         if let Some(before) = before {

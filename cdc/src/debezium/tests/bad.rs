@@ -44,6 +44,7 @@ fn a_bad_message_is_set_aside_and_the_rest_goes_on() {
         (created(&with("id", r#""one""#)), "column id of table public.orders: the value is no integer"),
         (created(&with("id", "9223372036854775808")), "the value is no integer"),
         (created(&with("id", "1.5")), "the value is no integer"),
+        (created(&with("id", "null")), "lacks a value of its key"),
         (created(&with("total", "1.5")), "the value is no numeric"),
         (created(&with("total", r#""1,50""#)), "the value is no numeric"),
         (created(&with("note", r#""a\u0000b""#)), "zero byte"),

@@ -79,10 +79,10 @@ def rows_of(table):
     return DeltaTable(table).to_pyarrow_table(columns=["id", "customer", "status", "amount", "at", "note"]).sort_by("id")
 
 
-def decoding():
+def decoding(test):
     """Of a test that prints its figures as JSON."""
     command = ["cargo", "test", "--quiet", "--workspace", "--lib", "--profile", harness.PROFILE, "--",
-               "--ignored", "--exact", "--nocapture", "assembler::speed::decoding"]
+               "--ignored", "--exact", "--nocapture", test]
     run = subprocess.run(command, cwd=harness.ROOT, check=True, capture_output=True, text=True)
     return json.loads(re.search(r"^\{.*\}$", run.stdout, re.MULTILINE)[0])
 
@@ -90,7 +90,8 @@ def decoding():
 with harness.place() as (lakeward, url, folder):
     # Else the program starts a server of its own for it, whose work would count as the program's.
     os.environ["LAKEWARD__CONTROL__URL"] = harness.database(url, "control")
-    results = {"decoding": decoding()}
+    results = {"decoding": decoding("assembler::speed::decoding"),
+               "decoding_debezium": decoding("debezium::speed::decoding")}
 
     narrow = harness.database(url, "narrow")
     harness.sql(narrow, NARROW)

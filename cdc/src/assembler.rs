@@ -7,6 +7,8 @@ mod speed;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use speed::allocations;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,

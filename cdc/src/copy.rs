@@ -101,7 +101,7 @@ impl CopyDecoder {
             let field = (field != b"\\N").then(|| unescape(field));
             let datum = field.as_deref().map_or(Datum::Null, Datum::Text);
             match append(column, datum, &self.table, count) {
-                Ok(text) => texts.extend(text.map(|text| (count, text.into_owned()))),
+                Ok(text) => texts.extend(text.map(|text| (count, text))),
                 Err(error) => taken = taken.and(Err(error)),
             }
             count += 1;

@@ -52,6 +52,10 @@ pub enum CdcError {
     Key { table: TableId, column: String },
     #[error("a row of table {table} {problem}")]
     Row { table: TableId, problem: &'static str },
+    #[error("an event of table {table} {problem}")]
+    Event { table: TableId, problem: String },
+    #[error("cannot read column {column} of table {table} as the connector writes it: {problem}")]
+    ConnectorSettings { table: TableId, column: String, problem: &'static str },
     #[error("a letter of table {table} still cannot be taken in: {reason}")]
     Unreadable { table: TableId, reason: String },
     #[error(

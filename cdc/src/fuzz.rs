@@ -7,6 +7,7 @@ use lakeward_change::{Column, ColumnType, Lsn, Origin, Position, TableId, TableS
 use crate::{
     assembler::{Assembler, Followed},
     copy::CopyDecoder,
+    debezium::{BinaryMode, DecimalMode, Message, Modes, Taken, TimeMode, Topic, TopicDecoder},
     definition::Definition,
     hash::Salt,
     known::Known,
@@ -117,4 +118,76 @@ pub fn copy(data: &[u8]) {
     let copied = decoder.finish().expect("columns of one length");
     let taken = copied.map_or(0, |copied| copied.rows.num_rows() + copied.letters.len());
     assert_eq!(taken, lines, "each line is a row or a letter");
+}
+
+/// Values of a topic's messages, each after its length in two bytes; the first byte says how the connector writes. Where a
+/// message begins with a zero byte it is a row for an event, else it is taken as it is.
+pub fn debezium(data: &[u8]) {
+    let Some((&settings, mut data)) = data.split_first() else { return };
+    let (decimal, time, binary) = (settings % 3, settings / 3 % 6, settings / 18 % 4);
+    let modes = Modes {
+        decimal: [DecimalMode::Precise, DecimalMode::String, DecimalMode::Double]
+            .get(usize::from(decimal))
+            .copied(),
+        time: [
+            TimeMode::Adaptive,
+            TimeMode::AdaptiveTimeMicroseconds,
+            TimeMode::Connect,
+            TimeMode::IsoString,
+            TimeMode::Microseconds,
+            TimeMode::Nanoseconds,
+        ]
+        .get(usize::from(time))
+        .copied(),
+        binary: [BinaryMode::Bytes, BinaryMode::Base64, BinaryMode::Base64UrlSafe, BinaryMode::Hex]
+            .get(usize::from(binary))
+            .copied(),
+        ..Modes::default()
+    };
+    let mut table = (*schema()).clone();
+    let texts = [
+        "numeric",
+        "interval",
+        "time without time zone",
+        "bit(4)",
+        "hstore",
+        "point",
+        "text[]",
+        "date[]",
+        "any",
+    ];
+    table.columns.extend(texts.into_iter().enumerate().map(|(index, source_type)| Column {
+        name: format!("t{index}"),
+        column_type: ColumnType::Text,
+        source_type: source_type.to_owned(),
+    }));
+    let topic = Topic {
+        table: Arc::new(table),
+        epoch: 1,
+        database: "d".to_owned(),
+        left_out: BTreeSet::new(),
+        ignores_new: false,
+        salt: Salt::new("salt"),
+        modes,
+    };
+    let mut decoder = TopicDecoder::new(topic);
+    let mut changes = 0;
+    while let Some((length, rest)) = data.split_first_chunk::<2>() {
+        let length = usize::from(u16::from_be_bytes(*length)).min(rest.len());
+        let (value, rest) = rest.split_at(length);
+        let event = value.strip_prefix(b"\0").map(|row| {
+            let source = br#","source":{"connector":"postgresql","db":"d","schema":"s","table":"t","ts_us":1,"sequence":"[\"1\",\"2\"]","lsn":2}}"#;
+            [br#"{"op":"u","after":"#, row, source].concat()
+        });
+        let value = Some(event.as_deref().unwrap_or(value));
+        let message = Message { partition: 0, offset: 0, key: Some(b"{}"), value, old_key: None };
+        match decoder.read(&message) {
+            Ok(taken) => changes += usize::from(taken == Taken::Change),
+            Err(_) => break,
+        }
+        data = rest;
+    }
+    let batch = decoder.take().expect("columns of one length");
+    assert_eq!(batch.map_or(0, |batch| batch.changes.num_rows()), changes);
+    decoder.take_letters();
 }

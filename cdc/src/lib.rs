@@ -10,6 +10,7 @@ mod chunk;
 mod connection;
 mod copy;
 mod datetime;
+pub mod debezium;
 mod definition;
 mod doctor;
 mod error;

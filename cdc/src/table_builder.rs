@@ -1,6 +1,6 @@
 //! Builds the [`ChangeBatch`] of one table, change by change.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{
     array::{
@@ -16,8 +16,35 @@ use crate::{
     CdcError,
     hash::Salt,
     protocol::Datum,
-    values::{ColumnBuilder, Held},
+    values::{ColumnBuilder, Held, ValueError},
 };
+
+/// A value as its source writes it.
+pub(crate) trait SourceValue: Copy {
+    /// It is unchanged, and was not sent.
+    fn is_unavailable(self) -> bool;
+
+    /// Appends it, or null if it is null or unavailable; gives the text that Postgres writes if the column's type cannot
+    /// hold it, and null stands for it. On an error nothing is appended.
+    fn append(self, column: &mut ColumnBuilder) -> Result<Option<String>, ValueError>;
+}
+
+impl SourceValue for Datum<'_> {
+    fn is_unavailable(self) -> bool {
+        self == Self::Unchanged
+    }
+
+    fn append(self, column: &mut ColumnBuilder) -> Result<Option<String>, ValueError> {
+        let Self::Text(text) = self else {
+            column.append_null();
+            return Ok(None);
+        };
+        Ok(match column.append_text(text)? {
+            Held::Yes => None,
+            Held::No => Some(String::from_utf8_lossy(text).into_owned()),
+        })
+    }
+}
 
 /// What a change carries besides its row.
 #[derive(Debug, Clone, Copy)]
@@ -84,24 +111,25 @@ impl TableBuilder {
     }
 
     /// Appends a change; `row` has one value a column, `old_key` one a key column. After an error the change is left out.
-    pub(crate) fn push<'a>(
+    pub(crate) fn push<V: SourceValue>(
         &mut self,
         op: Op,
         stamp: Stamp,
-        row: impl Iterator<Item = Datum<'a>>,
-        old_key: Option<&[Datum<'a>]>,
+        row: impl Iterator<Item = V>,
+        old_key: Option<&[V]>,
     ) -> Result<(), CdcError> {
         let before = self.ops.len();
         let (mut taken, mut texts, mut old_texts) = (Ok(()), Vec::new(), Vec::new());
         for (index, datum) in row.enumerate() {
             let mask = &mut self.unavailable[index];
-            if datum == Datum::Unchanged && mask.is_none() {
+            let unavailable = datum.is_unavailable();
+            if unavailable && mask.is_none() {
                 let mut all_there = BooleanBufferBuilder::new(before + 1);
                 all_there.append_n(before, false);
                 *mask = Some(all_there);
             }
             if let Some(mask) = mask {
-                mask.append(datum == Datum::Unchanged);
+                mask.append(unavailable);
             }
             match append(&mut self.columns[index], datum, &self.table, index) {
                 Ok(text) => texts.extend(text.map(|text| (index, text))),
@@ -120,8 +148,11 @@ impl TableBuilder {
         if let Some(old_keys) = &mut self.old_keys {
             old_keys.present.append(old_key.is_some());
             for (at, column) in old_keys.columns.iter_mut().enumerate() {
-                let datum = old_key.and_then(|key| key.get(at)).copied().unwrap_or(Datum::Null);
                 let index = self.table.key[at];
+                let Some(datum) = old_key.and_then(|key| key.get(at)).copied() else {
+                    column.append_null();
+                    continue;
+                };
                 match append(column, datum, &self.table, index) {
                     Ok(text) => old_texts.extend(text.map(|text| (index, text))),
                     Err(error) => taken = taken.and(Err(error)),
@@ -194,22 +225,17 @@ impl TableBuilder {
 }
 
 /// Appends a value, after an error null; gives its text if the type could not hold it, and null stands for it.
-pub(crate) fn append<'a>(
+pub(crate) fn append(
     column: &mut ColumnBuilder,
-    datum: Datum<'a>,
+    value: impl SourceValue,
     table: &TableSchema,
     index: usize,
-) -> Result<Option<Cow<'a, str>>, CdcError> {
-    let Datum::Text(text) = datum else {
-        column.append_null();
-        return Ok(None);
-    };
-    match column.append_text(text) {
-        Ok(Held::Yes) => Ok(None),
-        Ok(Held::No) if table.has_key() && table.key.contains(&index) => {
+) -> Result<Option<String>, CdcError> {
+    match value.append(column) {
+        Ok(Some(_)) if table.has_key() && table.key.contains(&index) => {
             Err(CdcError::Key { table: table.id.clone(), column: table.columns[index].name.clone() })
         }
-        Ok(Held::No) => Ok(Some(String::from_utf8_lossy(text))),
+        Ok(text) => Ok(text),
         Err(source) => {
             column.append_null();
             Err(CdcError::Value {

@@ -14,7 +14,7 @@ use arrow::{
 use lakeward_change::ColumnType;
 
 use crate::{
-    datetime::{Parsed, parse_date, parse_timestamp},
+    datetime::{Moment, Parsed, parse_date, parse_timestamp},
     hash::Salt,
 };
 
@@ -25,6 +25,13 @@ pub enum ValueError {
     Malformed(&'static str),
     #[error("the value is not UTF-8")]
     NotUtf8,
+    #[error("the value holds a zero byte, which no text in Postgres has")]
+    Zero,
+    #[error(
+        "the value came as a double and has more than 15 digits, so some are lost: set decimal.handling.mode to string \
+         or precise"
+    )]
+    Inexact,
 }
 
 /// Whether a column could hold the value.
@@ -141,6 +148,47 @@ impl ColumnBuilder {
         Ok(Held::Yes)
     }
 
+    /// Appends a whole number. On an error nothing is appended.
+    pub(crate) fn append_integer(&mut self, value: i64) -> Result<Held, ValueError> {
+        match self {
+            Self::Int2(builder) => builder.append_value(narrow(value, "smallint")?),
+            Self::Int4(builder) => builder.append_value(narrow(value, "integer")?),
+            Self::Int8(builder) => builder.append_value(value),
+            _ => return self.append_text(value.to_string().as_bytes()),
+        }
+        Ok(Held::Yes)
+    }
+
+    /// Appends an exact decimal, an integer of `from` fraction digits. On an error nothing is appended.
+    pub(crate) fn append_unscaled(&mut self, unscaled: i128, from: i32) -> Result<Held, ValueError> {
+        let Self::Numeric { builder, precision, scale } = self else {
+            return Err(ValueError::Malformed("numeric"));
+        };
+        let limit = 10i128.checked_pow(u32::from(*precision)).unwrap_or(i128::MAX);
+        let value = rescaled(unscaled, from, i32::from(*scale));
+        let value = value.filter(|value| -limit < *value && *value < limit);
+        builder.append_option(value);
+        Ok(if value.is_some() { Held::Yes } else { Held::No })
+    }
+
+    /// Appends a date or a time of a date. On an error nothing is appended.
+    pub(crate) fn append_moment(&mut self, moment: Moment) -> Result<Held, ValueError> {
+        let held = match self {
+            Self::Date(builder) => {
+                let days = moment.days();
+                builder.append_option(days);
+                days.is_some()
+            }
+            Self::Timestamp(builder) => {
+                let micros = moment.micros();
+                builder.append_option(micros);
+                micros.is_some()
+            }
+            _ => return Err(ValueError::Malformed("date")),
+        };
+        Ok(if held { Held::Yes } else { Held::No })
+    }
+
     pub(crate) fn finish(&mut self) -> ArrayRef {
         each!(self, builder => Arc::new(builder.finish()))
     }
@@ -152,6 +200,19 @@ fn utf8(text: &[u8]) -> Result<&str, ValueError> {
 
 fn parse<T: FromStr>(text: &[u8], kind: &'static str) -> Result<T, ValueError> {
     utf8(text)?.parse().map_err(|_| ValueError::Malformed(kind))
+}
+
+fn narrow<T: TryFrom<i64>>(value: i64, kind: &'static str) -> Result<T, ValueError> {
+    T::try_from(value).map_err(|_| ValueError::Malformed(kind))
+}
+
+/// An integer of `from` fraction digits as one of `to`; `None` if that loses a digit or has no room.
+fn rescaled(value: i128, from: i32, to: i32) -> Option<i128> {
+    if value == 0 || from == to {
+        return Some(value);
+    }
+    let power = 10i128.checked_pow(from.abs_diff(to))?;
+    if to > from { value.checked_mul(power) } else { (value % power == 0).then(|| value / power) }
 }
 
 /// `\x` and two hexadecimal digits a byte.

@@ -66,7 +66,7 @@ pub struct ChangeBatch {
     /// Row images in the schema [`TableSchema::arrow`]: the new row of inserts and updates, the key of deletes. Where a
     /// value does not fit its column, it is null there and text in one more column, [`crate::RAW`].
     pub values: RecordBatch,
-    /// For updates that changed the key: the key before, in the schema [`TableSchema::key_arrow`], perhaps with
+    /// For updates that changed the key, and inserts that lack a value of the row of another key: the key before, in the schema [`TableSchema::key_arrow`], perhaps with
     /// [`crate::RAW`] behind it if that is the whole row; null elsewhere. `None` if no change of the batch did.
     pub old_keys: Option<StructArray>,
     /// For each column, where the source did not send the value because it is unchanged (TOAST): true = unavailable,

@@ -41,6 +41,11 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// How often memory was asked for so far.
+pub(crate) fn allocations() -> u64 {
+    ALLOCATIONS.load(Ordering::Relaxed)
+}
+
 /// The table that `bench/capture` streams.
 fn columns() -> Vec<(Column, (u32, i32))> {
     let column = |name: &str, column_type, source_type: &str, types| {
@@ -113,7 +118,7 @@ fn decoding() {
     let messages = messages(&definition);
     let durable = Position { epoch: 1, commit: 0, order: 0 };
     let mut assembler = Assembler::new(vec![Followed { definition, durable }], tests::known());
-    let (mut rows, began, before) = (0, Instant::now(), ALLOCATIONS.load(Ordering::Relaxed));
+    let (mut rows, began, before) = (0, Instant::now(), allocations());
     let mut chunk = |assembler: &mut Assembler| {
         let (batches, _) = assembler.take().expect("whole batches");
         rows += batches.iter().map(|batch| batch.num_rows()).sum::<usize>();
@@ -125,8 +130,7 @@ fn decoding() {
         }
     }
     chunk(&mut assembler);
-    let (seconds, allocations) =
-        (began.elapsed().as_secs_f64(), ALLOCATIONS.load(Ordering::Relaxed) - before);
+    let (seconds, allocations) = (began.elapsed().as_secs_f64(), allocations() - before);
     assert_eq!(rows, ROWS);
     println!(
         r#"{{"rows": {rows}, "rows_per_second": {:.0}, "bytes_per_message": {}, "allocations_per_row": {:.2}}}"#,

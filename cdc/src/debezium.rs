@@ -1,0 +1,241 @@
+//! Events of a Debezium connector for Postgres, as JSON with or without schemas, to columnar batches: no I/O.
+//!
+//! One [`TopicDecoder`] reads the topic of one table, in whose events values are written as the connector's settings say
+//! ([`Modes`]) or as the schema in the event does. [`heartbeat`] and [`transaction`] read the connector's own topics.
+
+mod cell;
+mod envelope;
+mod frame;
+mod image;
+mod json;
+mod kind;
+mod marks;
+mod modes;
+mod reading;
+mod rows;
+#[cfg(test)]
+mod speed;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use arrow::array::{Int32Array, Int64Array};
+use lakeward_change::{ChangeBatch, DeadLetter, Op, Position, TableSchema};
+
+pub use self::{
+    envelope::Snapshot,
+    marks::{Heartbeat, NoMark, Transaction, TransactionEnd, heartbeat, transaction},
+    modes::{BinaryMode, DecimalMode, Modes, TimeMode},
+};
+use self::{
+    frame::{Frame, Plan},
+    json::Parser,
+    rows::{Read, Refusal, Rows},
+};
+use crate::{CdcError, hash::Salt, letter::Flood};
+
+/// What the events of a topic are held against.
+#[derive(Debug, Clone)]
+pub struct Topic {
+    /// As the source's catalog defines it.
+    pub table: Arc<TableSchema>,
+    pub epoch: i64,
+    /// The source's database: events of another one are not the table's.
+    pub database: String,
+    /// Columns that are there and not captured, by their names in the source; and whether those that come are not either.
+    pub left_out: BTreeSet<String>,
+    pub ignores_new: bool,
+    /// Of hashed columns.
+    pub salt: Salt,
+    pub modes: Modes,
+}
+
+/// A record of a topic.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    /// The header `__debezium.oldkey`, if there is one.
+    pub old_key: Option<&'a [u8]>,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// It is a change, and in the batch.
+    Change,
+    /// It says nothing of a row: a tombstone, a logical message.
+    Nothing,
+    /// It cannot be taken in, and is among the letters.
+    Letter,
+    /// The table has another definition from here on, as the text says. The message is not taken in: either it is read
+    /// again by a decoder of the new definition, or, if there is none, refused.
+    Changed(String),
+}
+
+/// Changes of one table and where each one came from; all parts have one entry a change.
+#[derive(Debug, Clone)]
+pub struct TopicBatch {
+    /// In the order in which the messages were read. A position's commit is that of the transaction before, its order the
+    /// change's own LSN; rows of an initial snapshot are at (0, 0). [`ChangeBatch::old_keys`] has the old key of inserts
+    /// that lack values ([`ChangeBatch::unavailable`]): they are in the row of that key.
+    pub changes: ChangeBatch,
+    pub partitions: Int32Array,
+    pub offsets: Int64Array,
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// A message that cannot be taken in. Where its place in the log could not be read, its position is (0, 0).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicLetter {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<Vec<u8>>,
+    pub old_key: Option<Vec<u8>>,
+    pub letter: DeadLetter,
+}
+
+/// How many messages said nothing of a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ignored {
+    pub tombstones: u64,
+    pub messages: u64,
+}
+
+/// Reads one topic.
+#[derive(Debug)]
+pub struct TopicDecoder {
+    rows: Rows,
+    parser: Parser,
+    keys: Parser,
+    /// How values are written where events have no schema, and where they have one.
+    stated: Option<Plan>,
+    frame: Option<Frame>,
+    letters: Vec<TopicLetter>,
+    flood: Flood,
+    ignored: Ignored,
+}
+
+impl TopicDecoder {
+    pub fn new(topic: Topic) -> Self {
+        Self {
+            rows: Rows::new(topic),
+            parser: Parser::new(),
+            keys: Parser::new(),
+            stated: None,
+            frame: None,
+            letters: Vec::new(),
+            flood: Flood::default(),
+            ignored: Ignored::default(),
+        }
+    }
+
+    /// Takes in a message. Within a partition they must come in the order of their offsets.
+    ///
+    /// # Errors
+    /// The connector's settings are not those that are stated, or too few are; or too many messages cannot be taken in.
+    pub fn read(&mut self, message: &Message<'_>) -> Result<Taken, CdcError> {
+        let Some(value) = message.value else {
+            self.ignored.tombstones += 1;
+            return Ok(Taken::Nothing);
+        };
+        match self.decode(message, value)? {
+            Ok(Read::Change) => Ok(Taken::Change),
+            Ok(Read::Message) => {
+                self.ignored.messages += 1;
+                Ok(Taken::Nothing)
+            }
+            Ok(Read::Changed(difference)) => Ok(Taken::Changed(difference)),
+            Err(refusal) => {
+                self.set_aside(message, refusal)?;
+                Ok(Taken::Letter)
+            }
+        }
+    }
+
+    /// Sets a message aside that tells of another definition, which the table does not have.
+    ///
+    /// # Errors
+    /// Too many messages cannot be taken in.
+    pub fn refuse(&mut self, message: &Message<'_>, reason: &str) -> Result<(), CdcError> {
+        let error = self.rows.bad(reason);
+        self.set_aside(message, Refusal { op: None, stamp: None, error })
+    }
+
+    fn decode(&mut self, message: &Message<'_>, value: &[u8]) -> Result<Result<Read, Refusal>, CdcError> {
+        let framed = value.starts_with(frame::START);
+        if framed && !self.frame.as_ref().is_some_and(|frame| frame.is_of(value)) {
+            self.frame = Frame::read(value, &self.rows.topic)?;
+        }
+        let plan = match &self.frame {
+            Some(frame) if framed => &frame.plan,
+            None if framed => return Ok(Err(self.rows.refused("has a schema that cannot be read"))),
+            _ => match &mut self.stated {
+                Some(plan) => plan,
+                stated => stated.insert(Plan::stated(&self.rows.topic)?),
+            },
+        };
+        let payload = match &self.frame {
+            Some(frame) if framed => frame.payload(value),
+            _ => value,
+        };
+        let (rows, keys) = (&mut self.rows, &mut self.keys);
+        let read = self.parser.read(payload, |event| rows.take_in(event, plan, message, keys));
+        Ok(read.unwrap_or_else(|_| Err(self.rows.refused("is no JSON"))))
+    }
+
+    /// The changes since the last call, if there are any.
+    ///
+    /// # Errors
+    /// The columns do not make a batch.
+    pub fn take(&mut self) -> Result<Option<TopicBatch>, CdcError> {
+        self.rows.take()
+    }
+
+    /// Messages since the last call that could not be taken in.
+    pub fn take_letters(&mut self) -> Vec<TopicLetter> {
+        std::mem::take(&mut self.letters)
+    }
+
+    /// How many changes are pending.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// So far.
+    pub fn ignored(&self) -> Ignored {
+        self.ignored
+    }
+
+    fn set_aside(&mut self, message: &Message<'_>, refusal: Refusal) -> Result<(), CdcError> {
+        let topic = &self.rows.topic;
+        let reason = refusal.error.with_causes();
+        self.flood.admit(refusal.stamp.map_or(0, |stamp| stamp.committed_at), &reason)?;
+        let is_private = topic.table.has_hashes() || !topic.left_out.is_empty();
+        let kept = |bytes: Option<&[u8]>| bytes.filter(|_| !is_private).map(<[u8]>::to_vec);
+        let stamp = refusal.stamp;
+        let nowhere = Position { epoch: topic.epoch, commit: 0, order: 0 };
+        self.letters.push(TopicLetter {
+            partition: message.partition,
+            offset: message.offset,
+            key: kept(message.key),
+            old_key: kept(message.old_key),
+            letter: DeadLetter {
+                table: topic.table.id.clone(),
+                position: stamp.map_or(nowhere, |stamp| stamp.position),
+                op: refusal.op.unwrap_or(Op::Update),
+                lsn: stamp.map_or(0, |stamp| stamp.lsn),
+                xid: stamp.map(|stamp| stamp.xid),
+                committed_at: stamp.map(|stamp| stamp.committed_at),
+                reason,
+                message: kept(message.value).unwrap_or_default(),
+                relation: Vec::new(),
+            },
+        });
+        Ok(())
+    }
+}

@@ -20,6 +20,7 @@ pub struct Config {
     pub lake: LakeConfig,
     pub source: SourceConfig,
     pub control: ControlConfig,
+    pub connect: ConnectConfig,
     pub ingest: IngestConfig,
     pub maintenance: MaintenanceConfig,
     pub shop: ShopConfig,
@@ -66,6 +67,12 @@ pub struct RuleConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct ControlConfig {
     pub url: Option<SecretUrl>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConnectConfig {
+    pub url: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -123,6 +130,12 @@ pub struct ServeConfig {
 impl Default for LakeConfig {
     fn default() -> Self {
         Self { url: "lake".to_owned(), names: BTreeMap::new() }
+    }
+}
+
+impl Default for ConnectConfig {
+    fn default() -> Self {
+        Self { url: "http://127.0.0.1:8083".to_owned() }
     }
 }
 

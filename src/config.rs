@@ -13,6 +13,7 @@ use lakeward_cdc::SchemaPolicy;
 use lakeward_change::TableId;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
+use url::Url;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,6 +35,16 @@ pub struct Config {
 pub struct LakeConfig {
     pub url: String,
     pub names: BTreeMap<String, String>,
+    pub s3: S3Config,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct S3Config {
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    pub access_key_id: Option<String>,
+    pub secret_access_key: Option<Secret>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -129,7 +140,7 @@ pub struct ServeConfig {
 
 impl Default for LakeConfig {
     fn default() -> Self {
-        Self { url: "lake".to_owned(), names: BTreeMap::new() }
+        Self { url: "lake".to_owned(), names: BTreeMap::new(), s3: S3Config::default() }
     }
 }
 
@@ -335,6 +346,14 @@ impl Config {
         if !salted && self.source.rules.iter().any(|rule| !rule.hash.is_empty()) {
             problems.push("source.rules have columns hashed: source.hash_salt must be given".to_owned());
         }
+        let s3 = &self.lake.s3;
+        if s3.access_key_id.is_some() != s3.secret_access_key.is_some() {
+            problems
+                .push("lake.s3 has one of access_key_id and secret_access_key: both are needed".to_owned());
+        }
+        if s3.endpoint.as_ref().is_some_and(|endpoint| Url::parse(endpoint).is_err()) {
+            problems.push("lake.s3.endpoint is not a URL".to_owned());
+        }
         let shop = &self.shop;
         let tables = [&shop.users, &shop.products, &shop.orders, &shop.order_items, &shop.events];
         for name in tables.into_iter().chain(self.lake.names.keys()) {
@@ -392,7 +411,9 @@ fn problem_of(path: &str, value: &Value) -> Option<String> {
             format!("unknown key `{field}`; known here: {}", known.join(", "))
         }
         _ if secret => "not a URL".to_owned(),
-        _ if path == "source.hash_salt" => "not a text: put it in quotes".to_owned(),
+        _ if path == "source.hash_salt" || path == "lake.s3.secret_access_key" => {
+            "not a text: put it in quotes".to_owned()
+        }
         kind => kind.to_string(),
     };
     Some(format!("{path}: {what}"))

@@ -161,7 +161,7 @@ pub fn follow_models(
     every: Duration,
     shutdown: &CancellationToken,
 ) -> Result<()> {
-    let registry = Registry::open(lake.url())?;
+    let registry = Registry::open(lake)?;
     let recommender = Arc::clone(&state.recommender);
     let churn = Arc::clone(&state.churn);
     tokio::spawn({

@@ -135,7 +135,7 @@ pub fn split_last_basket(interactions: RecordBatch, seed: u64) -> Result<(Record
 }
 
 async fn publish(lake: &Lake, kind: &str, draft: Draft) -> Result<Manifest> {
-    let registry = Registry::open(lake.url())?;
+    let registry = Registry::open(lake)?;
     let seen = registry.champion_etag(kind).await?;
     let manifest = registry.publish(kind, draft).await?;
     registry.promote(kind, &manifest.version, seen.as_deref()).await.with_context(|| {

@@ -6,13 +6,13 @@ use anyhow::{Context, Result};
 use lakeward_cdc::{PostgresOptions, Salt, TableRule};
 use lakeward_change::TableId;
 use lakeward_features::ShopNames;
-use lakeward_lakehouse::{Lake, Retention, Watermark};
+use lakeward_lakehouse::{Lake, Retention, S3Options, Watermark};
 use lakeward_pipeline::{Maintenance, Options};
 use lakeward_postgres::{Control, EmbeddedPostgres};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, RuleConfig, SecretUrl, table_id};
+use crate::config::{Config, RuleConfig, S3Config, SecretUrl, table_id};
 
 /// The two places every capture command knows; they override the configuration.
 #[derive(clap::Args, Clone)]
@@ -68,7 +68,10 @@ pub fn shutdown_token() -> Result<CancellationToken> {
 }
 
 pub fn lake(config: &Config) -> Result<Arc<Lake>> {
-    let lake = Lake::open(&config.lake.url, config.short_names())
+    let S3Config { endpoint, region, access_key_id, secret_access_key } = &config.lake.s3;
+    let key = access_key_id.clone().zip(secret_access_key.as_ref().map(|key| key.expose().to_owned()));
+    let s3 = S3Options { endpoint: endpoint.clone(), region: region.clone(), access_key: key };
+    let lake = Lake::open_with(&config.lake.url, config.short_names(), &s3)
         .with_context(|| format!("cannot open the lake {:?}", config.lake.url))?;
     Ok(Arc::new(lake))
 }

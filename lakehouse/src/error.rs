@@ -38,6 +38,8 @@ pub enum LakeError {
         #[source]
         source: object_store::Error,
     },
+    #[error("the store of {root} {promise}: nothing that is written to it is safe, so it cannot hold a lake")]
+    Untrue { root: String, promise: &'static str },
     #[error("{table} is not in the lake yet: capture it first")]
     NoTable { table: String },
     #[error("another writer has committed to {table}: only one may write; stop the other one")]

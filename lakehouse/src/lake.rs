@@ -3,21 +3,23 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use deltalake::{
+    DeltaTableError,
     datafusion::{
         catalog::TableProvider,
         prelude::{SessionConfig, SessionContext},
     },
     ensure_table_uri,
-    logstore::{LogStoreRef, StorageConfig, logstore_with, object_store_factories},
+    logstore::{LogStoreRef, StorageConfig, logstore_with},
 };
 use lakeward_change::TableId;
-use object_store::ObjectStore;
+use object_store::{ObjectStore, path::Path};
 use tokio::sync::Mutex;
 use url::Url;
 
 use crate::{
-    LakeError, Layer,
+    LakeError, Layer, S3Options,
     layout::{slug, table_path},
+    store,
     table::Table,
 };
 
@@ -35,24 +37,28 @@ pub struct Lake {
 }
 
 impl Lake {
-    /// Opens the lake at a folder, which is created if missing, or at a URL. `names` gives tables short names: what
-    /// has one lies at `{layer}/{short name}`.
+    /// Opens the lake at a folder, which is created if missing, or at a URL; an S3 is reached as the environment says.
+    /// `names` gives tables short names: what has one lies at `{layer}/{short name}`.
     ///
     /// # Errors
     /// If the URL has a scheme that no object store serves, or the folder cannot be made.
     pub fn open(root: &str, names: BTreeMap<TableId, String>) -> Result<Self, LakeError> {
-        let refuse = |source: Option<Box<dyn std::error::Error + Send + Sync>>| LakeError::Root {
-            root: root.to_owned(),
-            source,
-        };
-        let url = ensure_table_uri(root).map_err(|error| refuse(Some(error.into())))?;
-        let scheme =
-            Url::parse(&format!("{}://", url.scheme())).map_err(|error| refuse(Some(error.into())))?;
-        let factory = object_store_factories().get(&scheme).map(|entry| Arc::clone(entry.value()));
-        let (store, _) = factory
-            .ok_or_else(|| refuse(None))?
-            .parse_url_opts(&url, &StorageConfig::default())
-            .map_err(|error| refuse(Some(error.into())))?;
+        Self::open_with(root, names, &S3Options::default())
+    }
+
+    /// As [`Self::open`], an S3 with these options.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and if the options lack something.
+    pub fn open_with(
+        root: &str,
+        names: BTreeMap<TableId, String>,
+        s3: &S3Options,
+    ) -> Result<Self, LakeError> {
+        let refuse =
+            |error: DeltaTableError| LakeError::Root { root: root.to_owned(), source: Some(error.into()) };
+        let url = ensure_table_uri(root).map_err(refuse)?;
+        let store = store::open(&url, s3)?;
         Self::with_store(url, store, names)
     }
 
@@ -119,6 +125,17 @@ impl Lake {
 
     pub(crate) fn letter_files(&self) -> &Mutex<()> {
         &self.letter_files
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// Where an object lies in [`Self::store`], given its path in the lake.
+    pub(crate) fn object_path(&self, relative: &str) -> Result<Path, LakeError> {
+        let url = self.join(relative)?;
+        Path::from_url_path(url.path())
+            .map_err(|error| LakeError::Root { root: url.into(), source: Some(error.into()) })
     }
 
     pub(crate) fn feature_path(name: &str) -> String {

@@ -18,9 +18,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use url::Url;
 
-use crate::canonical::hex;
+use crate::{Lake, canonical::hex};
 
 /// The newest layout this registry reads, and the one it writes.
 const FORMAT: u32 = 1;
@@ -106,20 +105,20 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The registry of the lake at `lake`, in its folder `models`. A local folder is created.
+    /// The registry of a lake, in its folder `models`. A local folder is created.
     ///
     /// # Errors
-    /// A URL that names no store, or a folder that cannot be created.
-    pub fn open(lake: &Url) -> Result<Self> {
-        let failed = |source| RegistryError::Store { path: lake.path().into(), source };
-        if let Ok(folder) = lake.to_file_path() {
+    /// A folder that cannot be created.
+    pub fn open(lake: &Lake) -> Result<Self> {
+        let failed = |source| RegistryError::Store { path: lake.url().path().into(), source };
+        if let Ok(folder) = lake.url().to_file_path() {
             let folder = folder.join("models");
             fs::create_dir_all(&folder).map_err(local_error(folder.display()))?;
             let store = Arc::new(LocalFileSystem::new_with_prefix(&folder).map_err(failed)?);
             return Ok(Self { store, base: Path::default(), folder: Some(folder) });
         }
-        let (store, base) = object_store::parse_url(lake).map_err(failed)?;
-        Ok(Self::with_store(store.into(), base.join("models")))
+        let base = Path::from_url_path(lake.url().path()).map_err(|error| failed(error.into()))?;
+        Ok(Self::with_store(Arc::clone(lake.store()), base.join("models")))
     }
 
     /// A registry under `base` of a store that has conditional puts ([`PutMode::Update`]).

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+
 use object_store::memory::InMemory;
 use proptest::prelude::*;
 use serde_json::json;
@@ -21,7 +23,8 @@ fn draft(as_of: i64, bytes: &[u8]) -> Draft {
 /// Both kinds of store: with conditional puts of its own, and a local folder with the lock.
 fn registries() -> (tempfile::TempDir, [Registry; 2]) {
     let folder = tempfile::tempdir().unwrap();
-    let local = Registry::open(&Url::from_directory_path(folder.path()).unwrap()).unwrap();
+    let local =
+        Registry::open(&Lake::open(folder.path().to_str().unwrap(), BTreeMap::new()).unwrap()).unwrap();
     let memory = Registry::with_store(Arc::new(InMemory::new()), Path::from("lake/models"));
     (folder, [local, memory])
 }

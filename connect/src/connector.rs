@@ -116,10 +116,9 @@ impl Connectors {
         loop {
             let status = self.api.status(&template.name).await?;
             let now = Instant::now();
-            steady = match status.as_ref().and_then(Status::outcome) {
-                Some(outcome) => Some(steady.filter(|(last, _)| *last == outcome).unwrap_or((outcome, now))),
-                None => None,
-            };
+            let outcome = status.as_ref().and_then(Status::outcome);
+            steady =
+                outcome.map(|outcome| steady.filter(|(last, _)| *last == outcome).unwrap_or((outcome, now)));
             let settled = steady.is_some_and(|(_, since)| now - since >= STEADY);
             if settled || now - began > BEGIN {
                 return self.report(template, status).await;

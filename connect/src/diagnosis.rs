@@ -7,8 +7,8 @@ const LONGEST: usize = 300;
 
 /// The cause of a stack trace in one line: the innermost, without the name of its class.
 pub(crate) fn cause(trace: &str) -> String {
-    let causes = trace.lines().filter_map(|line| line.trim_start().strip_prefix("Caused by: "));
-    let line = causes.last().or_else(|| trace.lines().next()).unwrap_or_default();
+    let mut causes = trace.lines().filter_map(|line| line.trim_start().strip_prefix("Caused by: "));
+    let line = causes.next_back().or_else(|| trace.lines().next()).unwrap_or_default();
     let is_class = |name: &str| name.contains('.') && !name.contains(' ');
     let message = match line.split_once(": ") {
         Some((class, message)) if is_class(class) => message.trim(),

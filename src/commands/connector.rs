@@ -26,7 +26,7 @@ pub struct Choice {
     /// ecommerce-connector (topics ecommerce.public.*, all tables but events), tracking-connector (topic
     /// `tracking_postgres_cdc.public.events`) [default: both]
     names: Vec<String>,
-    /// Kafka Connect's REST API [default: from the configuration, http://127.0.0.1:8083]
+    /// Kafka Connect's REST API [default: from the configuration, 127.0.0.1:8083]
     #[arg(long, value_name = "URL")]
     connect_url: Option<String>,
     /// The shop's Postgres as Kafka Connect reaches it: postgres://user:password@host:5432/database?sslmode=require

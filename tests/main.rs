@@ -15,6 +15,7 @@ mod partitions;
 mod proxy;
 mod readers;
 mod reconcile;
+mod s3;
 mod schema;
 mod serving;
 mod slots;

@@ -98,6 +98,17 @@ impl Stack {
     }
 }
 
+/// The object store alone, with its data in `folder`; and its URL.
+///
+/// # Errors
+/// As [`Stack::start`].
+pub async fn object_store(folder: &Path, say: &(dyn Fn(&str) + Sync)) -> Result<(Service, String)> {
+    let (software, ports) = (Software::provide(say)?, Ports::free()?);
+    fs::create_dir_all(folder.join("minio/data").join(BUCKET))?;
+    let store = Service::start(recipes::minio(&software, &ports, folder)).await?;
+    Ok((store, format!("http://127.0.0.1:{}", ports.minio)))
+}
+
 /// Whether tests are to do without the services (`LAKEWARD_SKIP_STACK=1`), for machines without Java or Go. Says so.
 pub fn is_skipped() -> bool {
     let skipped = std::env::var_os("LAKEWARD_SKIP_STACK").is_some_and(|value| value == "1");

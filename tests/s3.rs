@@ -1,0 +1,100 @@
+//! A lake on a real S3 (MinIO): the ingester and the store are killed under load; nothing is lost, nothing is doubled.
+
+use std::{collections::BTreeMap, process::Command, time::Duration};
+
+use lakeward_lakehouse::{Draft, Lake, Registry, RegistryError, S3Options};
+use lakeward_stack::{ACCESS_KEY, BUCKET, SECRET_KEY, object_store};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::json;
+
+use crate::stand::{Background, Stand, json, succeed, text};
+
+const ROUNDS: usize = 4;
+
+/// The stand's command, on a lake in the bucket.
+fn on_s3(stand: &Stand, endpoint: &str, arguments: &[&str]) -> Command {
+    let mut command = stand.lakeward(arguments);
+    command.args(["--postgres-url", &stand.url, "--lake", &format!("s3://{BUCKET}/lake"), "--json"]).envs([
+        ("LAKEWARD__LAKE__S3__ENDPOINT", endpoint),
+        ("LAKEWARD__LAKE__S3__REGION", "us-east-1"),
+        ("LAKEWARD__LAKE__S3__ACCESS_KEY_ID", ACCESS_KEY),
+        ("LAKEWARD__LAKE__S3__SECRET_ACCESS_KEY", SECRET_KEY),
+    ]);
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lake_on_s3_survives_kills_of_ingester_and_store() {
+    if lakeward_stack::is_skipped() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut store, endpoint) =
+        object_store(folder.path(), &|doing| eprintln!("{doing}")).await.expect("MinIO");
+    let stand = Stand::new().await;
+    let lakeward = |arguments: &[&str]| on_s3(&stand, &endpoint, arguments);
+    succeed(stand.lakeward(&["simulate", "seed", "--small", "--postgres-url", &stand.url]));
+    let findings = text(&succeed(lakeward(&["doctor"])).stdout);
+    assert!(findings.contains("decides between two writers"), "{findings}");
+    succeed(lakeward(&["ingest", "--until-idle"]));
+
+    let load =
+        Background::start(stand.lakeward(&["simulate", "run", "--rate", "50", "--postgres-url", &stand.url]));
+    let seed = rand::random();
+    let mut random = StdRng::seed_from_u64(seed);
+    for round in 0..ROUNDS {
+        let mut command = lakeward(&["ingest"]);
+        command.env("LAKEWARD__INGEST__FLUSH_SECONDS", "0.5");
+        let ingester = Background::start(command);
+        tokio::time::sleep(Duration::from_millis(random.random_range(1000..4000))).await;
+        if round % 2 == 0 {
+            store.kill().await.expect("it is killed");
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..2000))).await;
+            store.launch().await.expect("it comes back");
+            tokio::time::sleep(Duration::from_millis(random.random_range(500..2000))).await;
+        }
+        ingester.kill();
+    }
+    load.interrupt();
+    succeed(lakeward(&["ingest", "--until-idle"]));
+    let report = json(&succeed(lakeward(&["reconcile"])));
+    let tables = report["tables"].as_array().expect("tables");
+    assert!(!tables.is_empty(), "seed {seed}");
+    for table in tables {
+        assert_eq!(table["source_rows"], table["lake_rows"], "seed {seed}: {table}");
+        assert_eq!(table["differing"], 0, "seed {seed}: {table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registry_on_s3_lets_one_of_two_promotions_win() {
+    if lakeward_stack::is_skipped() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_store, endpoint) = object_store(folder.path(), &|doing| eprintln!("{doing}")).await.expect("MinIO");
+    let options = S3Options {
+        endpoint: Some(endpoint),
+        region: Some("us-east-1".to_owned()),
+        access_key: Some((ACCESS_KEY.to_owned(), SECRET_KEY.to_owned())),
+    };
+    let lake = Lake::open_with(&format!("s3://{BUCKET}/lake"), BTreeMap::new(), &options).expect("a lake");
+    lake.probe().await.expect("it has conditional puts");
+    let registry = Registry::open(&lake).expect("a registry");
+    let draft = |as_of| Draft {
+        as_of,
+        parameters: json!({}),
+        metrics: json!({}),
+        watermark: json!({}),
+        bytes: as_of.to_string().into_bytes(),
+    };
+    let [first, second] = [1_000_000, 2_000_000].map(draft);
+    let first = registry.publish("churn", first).await.expect("published");
+    let second = registry.publish("churn", second).await.expect("published");
+    let etag = registry.promote("churn", &first.version, None).await.expect("promoted");
+    registry.promote("churn", &second.version, Some(&etag)).await.expect("promoted");
+    let late = registry.promote("churn", &first.version, Some(&etag)).await;
+    assert!(matches!(late, Err(RegistryError::Conflict { .. })), "{late:?}");
+    let champion = registry.champion("churn").await.expect("read").expect("there is one");
+    assert_eq!(champion.manifest.version, second.version);
+}

@@ -230,7 +230,8 @@ impl Rows {
                 };
                 let old: Option<Vec<Cell<'_>>> = table.key.iter().map(value).collect();
                 let old = old.ok_or(Problem::Row("has an old key with other columns than the table's"))?;
-                builder.push(op, stamp, (0..columns).map(&cell), Some(&old))?;
+                #[expect(clippy::redundant_closure, reason = "the old key lives shorter than the row")]
+                builder.push(op, stamp, (0..columns).map(|column| cell(column)), Some(&old))?;
                 Ok::<_, Problem>(())
             });
             pushed.map_err(|_| Problem::Row("has an old key that is no JSON"))??;

@@ -22,8 +22,18 @@ demo: ready data ## Build, then show everything on a real grocery shop's year; A
 	@cargo run --quiet -- demo --wheel $(WHEEL) $(ARGS)
 
 .PHONY: test
-test: ready data python ## All tests, against real services that the tests start themselves
+test: ready services data python ## All tests, against real services that the tests start themselves; LAKEWARD_SKIP_STACK=1 needs no Java
 	cargo test --workspace --no-fail-fast
+
+.PHONY: stack
+stack: ready services ## Postgres, Kafka, Connect with Debezium, MinIO and Redis, without Docker; ARGS=--free-ports
+	cargo build --workspace --bin lakeward-stack
+	@exec $${CARGO_TARGET_DIR:-target}/debug/lakeward-stack up $(ARGS)
+
+.PHONY: stack-down
+stack-down: ## Stop what `make stack` started elsewhere
+	cargo build --quiet --workspace --bin lakeward-stack
+	@exec $${CARGO_TARGET_DIR:-target}/debug/lakeward-stack down
 
 .PHONY: chaos
 chaos: ready ## Kills and faults under load for MINUTES=5, on SEED if it is given; nothing may be lost or doubled
@@ -36,6 +46,7 @@ check: ready tools ## Formatting, lints, documentation, dependencies
 	cargo clippy --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
+	scripts/compose-check
 
 .PHONY: bench
 bench: ready data python ## The measurements that the documents quote, on a quiet machine
@@ -50,6 +61,10 @@ bench: ready data python ## The measurements that the documents quote, on a quie
 .PHONY: ready
 ready:
 	@scripts/ready
+
+.PHONY: services
+services:
+	@scripts/services
 
 .PHONY: tools
 tools:

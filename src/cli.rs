@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, config, dead_letters, demo, doctor, evaluate, features, ingest, reconcile, serve, simulate,
-    source, status, table, train,
+    completions, config, connector, dead_letters, demo, doctor, evaluate, features, ingest, reconcile, serve,
+    simulate, source, status, table, train,
 };
 
 /// From a shop's Postgres to a lakehouse that any engine can query, live customer features, recommendations and churn risk.
@@ -54,6 +54,9 @@ pub enum Command {
     /// What Lakeward left in a source
     #[command(subcommand)]
     Source(source::Arguments),
+    /// Debezium's connectors in Kafka Connect
+    #[command(subcommand)]
+    Connector(connector::Arguments),
     /// The captured tables
     #[command(subcommand)]
     Table(table::Arguments),

@@ -21,6 +21,7 @@ pub struct Config {
     pub lake: LakeConfig,
     pub source: SourceConfig,
     pub control: ControlConfig,
+    pub connect: ConnectConfig,
     pub ingest: IngestConfig,
     pub maintenance: MaintenanceConfig,
     pub shop: ShopConfig,
@@ -81,6 +82,12 @@ pub struct ControlConfig {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+pub struct ConnectConfig {
+    pub url: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct IngestConfig {
     pub flush_rows: usize,
     pub flush_mib: usize,
@@ -134,6 +141,12 @@ pub struct ServeConfig {
 impl Default for LakeConfig {
     fn default() -> Self {
         Self { url: "lake".to_owned(), names: BTreeMap::new(), s3: S3Config::default() }
+    }
+}
+
+impl Default for ConnectConfig {
+    fn default() -> Self {
+        Self { url: "http://127.0.0.1:8083".to_owned() }
     }
 }
 

@@ -48,5 +48,6 @@ fn is_retryable(error: &anyhow::Error) -> bool {
             || cause.downcast_ref().is_some_and(lakeward_lakehouse::LakeError::is_retryable)
             || cause.downcast_ref().is_some_and(lakeward_simulator::Error::is_retryable)
             || cause.downcast_ref().is_some_and(FeatureError::is_retryable)
+            || cause.downcast_ref().is_some_and(lakeward_connect::ConnectError::is_retryable)
     })
 }

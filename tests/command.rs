@@ -30,6 +30,15 @@ fn a_server_that_does_not_answer_is_worth_another_try() {
 }
 
 #[test]
+fn a_kafka_connect_that_does_not_answer_is_worth_another_try() {
+    let mut command = lakeward(&["connector", "status", "--connect-url", "http://127.0.0.1:1"]);
+    command.args(["--postgres-url", "postgres://a:secret@127.0.0.1:1/shop"]);
+    let (code, error) = fail(command);
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("[connect] url") && !error.contains("secret"), "{error}");
+}
+
+#[test]
 fn help_teaches_and_completions_complete() {
     let help = text(&succeed(lakeward(&["--help"])).stdout);
     for word in ["demo", "ingest", "reconcile", "Exit codes"] {

@@ -5,6 +5,7 @@
 
 mod batch;
 mod checksum;
+mod coalesce;
 mod count;
 mod evolution;
 mod fold;
@@ -16,6 +17,7 @@ mod schema;
 
 pub use batch::{ChangeBatch, Op, all_but};
 pub use checksum::{BUCKETS, BucketSum, entry_values};
+pub use coalesce::coalesce;
 pub use count::{Counted, count};
 pub use evolution::{Evolution, evolution};
 pub use fold::{FoldError, Folded, Segment, after, fold, halves, split_at_truncates};

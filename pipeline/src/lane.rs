@@ -3,7 +3,7 @@
 //! Messages arrive in stream order, so a mark in the inbox splits the table's changes exactly where the cut lies.
 
 use chrono::Utc;
-use lakeward_change::{ChangeBatch, DeadLetter};
+use lakeward_change::{ChangeBatch, DeadLetter, coalesce};
 use lakeward_lakehouse::{CapturedTable, LakeError, Repaired, WatermarkTable};
 use tokio::sync::{mpsc, oneshot};
 
@@ -99,7 +99,10 @@ pub(crate) async fn run(
             letters.clear();
         }
         if !batches.is_empty() {
-            table.flush(&batches, whole, now).await?;
+            // A busy source gives a batch for each of its transactions.
+            let joined = coalesce(&batches)
+                .map_err(|source| LakeError::Arrow { table: table.id().to_string(), source })?;
+            table.flush(&joined, whole, now).await?;
             batches.clear();
         }
         shares.clear();

@@ -21,7 +21,7 @@ const VERSION_VARIABLE: &str = "LAKEWARD_POSTGRES_VERSION";
 /// The archive is checked against the repository's SHA-512. It is unpacked beside its place and then renamed, so the
 /// folder is complete whenever it exists; a lock keeps a second process from fetching it too.
 pub(crate) async fn provide() -> Result<PathBuf> {
-    let version = env::var(VERSION_VARIABLE).unwrap_or_else(|_| VERSION.to_owned());
+    let version = version();
     let cache = cache_dir()?;
     let target = cache.join(format!("postgres-{version}"));
     if target.exists() {
@@ -41,6 +41,15 @@ pub(crate) async fn provide() -> Result<PathBuf> {
         fetch(&version, &unpacking, &cache, &target).await?;
     }
     Ok(target)
+}
+
+/// The server's major version.
+pub(crate) fn major() -> Option<u32> {
+    version().split('.').next()?.parse().ok()
+}
+
+fn version() -> String {
+    env::var(VERSION_VARIABLE).unwrap_or_else(|_| VERSION.to_owned())
 }
 
 async fn fetch(version: &str, unpacking: &str, cache: &Path, target: &Path) -> Result<()> {

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::account::{Account, write_private};
+use crate::binaries;
 use crate::embedded::EmbeddedOptions;
 use crate::error::{At, Error, Result};
 use crate::guard::Layout;
@@ -40,12 +41,14 @@ pub(crate) async fn initdb(
         .arg("--pwfile")
         .arg(&password_file)
         .args(["--encoding", "UTF8", "--locale", "C"])
-        .args(["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"])
         .arg("--no-instructions")
         .current_dir("/")
         .process_group(0)
         // An initdb that survives us keeps the lock, so nobody works on the same folder.
         .stdin(Stdio::from(alive.share()?));
+    if binaries::major() >= Some(17) {
+        command.args(["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"]);
+    }
     if !options.fsync {
         command.arg("--no-sync");
     }
@@ -99,11 +102,14 @@ pub(crate) fn configuration(layout: &Layout, options: &EmbeddedOptions, port: u1
     })
 }
 
-/// The port of last time if it is free, so that URLs stay good; any free one otherwise.
-pub(crate) fn choose_port(layout: &Layout) -> Result<u16> {
+/// The wanted port, else that of last time, so that URLs stay good, if it is free; any free one otherwise.
+pub(crate) fn choose_port(layout: &Layout, wanted: Option<u16>) -> Result<u16> {
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port))?.local_addr();
     let last = if layout.port().exists() { layout.read_port()? } else { 0 };
-    free(last).or_else(|_| free(0)).map(|address| address.port()).at("find a free port for", &layout.root)
+    free(wanted.unwrap_or(last))
+        .or_else(|_| free(0))
+        .map(|address| address.port())
+        .at("find a free port for", &layout.root)
 }
 
 /// The server needs nothing of ours: least of all secrets, and no locale that its machine may lack.

@@ -33,12 +33,14 @@ pub struct EmbeddedOptions {
     pub fsync: bool,
     /// More lines of `postgresql.conf`, applied by the process that starts the server; the last one wins.
     pub settings: Vec<(String, String)>,
+    /// The port of 127.0.0.1 to listen at if it is free; else, and without it, that of last time or any free one.
+    pub port: Option<u16>,
 }
 
 impl EmbeddedOptions {
     /// A durable server with the default settings.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), fsync: true, settings: Vec::new() }
+        Self { data_dir: data_dir.into(), fsync: true, settings: Vec::new(), port: None }
     }
 }
 
@@ -286,7 +288,7 @@ fn remove_stale(folder: &Path, prefix: &str) -> Result<()> {
 
 /// Writes the settings for the next start.
 fn configure(layout: &Layout, account: &Account, options: &EmbeddedOptions) -> Result<()> {
-    let port = choose_port(layout)?;
+    let port = choose_port(layout, options.port)?;
     account.write(&layout.data().join("lakeward.conf"), &configuration(layout, options, port))?;
     write_private(&layout.port(), &port.to_string())
 }

@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod config;
+pub mod connector;
 pub mod dead_letters;
 pub mod demo;
 pub mod doctor;
@@ -36,6 +37,7 @@ pub async fn run(cli: Cli) -> Result<Outcome> {
         Command::Reconcile(arguments) => Box::pin(reconcile::run(arguments, load()?, global.json)).await,
         Command::Status(arguments) => Box::pin(status::run(arguments, load()?, global.json)).await,
         Command::Source(arguments) => Box::pin(source::run(arguments, load()?, global.json)).await,
+        Command::Connector(arguments) => Box::pin(connector::run(arguments, load()?, global.json)).await,
         Command::Table(arguments) => Box::pin(table::run(arguments, load()?, global.json)).await,
         Command::DeadLetters(arguments) => Box::pin(dead_letters::run(arguments, load()?, global.json)).await,
         Command::Features(arguments) => Box::pin(features::run(arguments, load()?, global.json)).await,

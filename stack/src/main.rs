@@ -1,8 +1,8 @@
 //! `make stack` and `make stack-down`.
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use lakeward_stack::{ACCESS_KEY, Address, BUCKET, Ports, SECRET_KEY, Stack};
 use nix::{
@@ -47,47 +47,46 @@ async fn main() -> Result<()> {
 
 async fn up(folder: PathBuf, ports: Ports) -> Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let began = Instant::now();
-    let stack = Stack::start(&folder, ports, &|doing| eprintln!("{doing}")).await?;
-    let address = Address {
-        pid: std::process::id(),
-        postgres: stack.postgres.url("postgres"),
-        ports: stack.ports.clone(),
+    let stopped = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     };
-    let path = Address::path(&folder);
-    fs::write(&path, serde_json::to_vec_pretty(&address)?)
-        .with_context(|| format!("write {}", path.display()))?;
+    tokio::pin!(stopped);
+    let began = Instant::now();
+    let stack = tokio::select! {
+        stack = Stack::start(&folder, ports, &|doing| eprintln!("{doing}")) => stack?,
+        // Their guards end those that have been started.
+        () = &mut stopped => bail!("stopped before all services were ready"),
+    };
     let Ports { kafka, connect, minio, redis, .. } = stack.ports;
-    println!("Ready after {:.1} s; logs are in {}.", began.elapsed().as_secs_f64(), folder.display());
-    println!("  Postgres  {}", address.postgres);
+    let postgres = stack.postgres.url(lakeward_stack::DATABASE);
+    println!(
+        "Ready after {:.1} s; data and logs are in {}.",
+        began.elapsed().as_secs_f64(),
+        folder.display()
+    );
+    println!("  Postgres  {postgres}");
     println!("  Kafka     127.0.0.1:{kafka}");
     println!("  Connect   http://127.0.0.1:{connect}");
     println!("  MinIO     http://127.0.0.1:{minio}, bucket {BUCKET}, keys {ACCESS_KEY} and {SECRET_KEY}");
     println!("  Redis     127.0.0.1:{redis}");
     println!("Ctrl-C, or `make stack-down` elsewhere, stops them.");
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    stack.stop().await?;
-    fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
+    stopped.await;
+    stack.stop().await
 }
 
 async fn down(folder: PathBuf) -> Result<()> {
-    let path = Address::path(&folder);
-    let Ok(text) = fs::read(&path) else {
+    let Some(address) = Address::find(&folder)? else {
         println!("No stack runs on {}.", folder.display());
         return Ok(());
     };
-    let address: Address =
-        serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
-    let pid = Pid::from_raw(i32::try_from(address.pid)?);
-    match kill(pid, Signal::SIGTERM) {
-        Ok(()) => {}
-        Err(Errno::ESRCH) => return fs::remove_file(&path).context("remove what a killed stack left"),
-        Err(error) => return Err(error).context("stop the stack"),
+    match kill(Pid::from_raw(i32::try_from(address.pid)?), Signal::SIGTERM) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => return Err(error).with_context(|| format!("stop process {}", address.pid)),
     }
-    while path.exists() && kill(pid, None).is_ok() {
+    while Address::find(&folder)?.is_some() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     println!("Stopped.");

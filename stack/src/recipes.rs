@@ -76,7 +76,7 @@ pub(crate) fn minio(software: &Software, ports: &Ports, folder: &Path) -> Recipe
 pub(crate) fn redis(software: &Software, ports: &Ports, folder: &Path) -> Recipe {
     let port = ports.redis.to_string();
     let arguments =
-        ["--port", &port, "--bind", "127.0.0.1", "--dir", ".", "--save", "60 1", "--appendonly", "no"];
+        ["--port", &port, "--bind", "127.0.0.1", "--dir", ".", "--save", "60", "1", "--appendonly", "no"];
     Recipe {
         name: "redis",
         program: software.redis.clone(),

@@ -23,8 +23,6 @@ use tokio::{
 const GUARD: &str = include_str!("guard.sh");
 const POLL: Duration = Duration::from_millis(50);
 const READY_LIMIT: Duration = Duration::from_secs(90);
-/// A service has this long to end by itself.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// How a service is started.
 #[derive(Debug, Clone)]
@@ -84,21 +82,17 @@ impl Service {
     }
 
     /// Stops its clock: connections stay open, nothing is answered.
-    pub fn pause(&self) -> Result<()> {
+    pub fn pause(&mut self) -> Result<()> {
         self.signal(Signal::SIGSTOP)
     }
 
-    pub fn resume(&self) -> Result<()> {
+    pub fn resume(&mut self) -> Result<()> {
         self.signal(Signal::SIGCONT)
     }
 
-    /// Ends it in order.
+    /// Ends it in order: its guard asks it to, and kills it after 10 s.
     pub async fn stop(&mut self) -> Result<()> {
-        self.signal(Signal::SIGTERM)?;
-        if tokio::time::timeout(STOP_LIMIT, self.ended()).await.is_err() {
-            self.kill().await?;
-        }
-        Ok(())
+        self.ended().await
     }
 
     /// Starts it, at the ports and on the files it had, and waits until it is ready.
@@ -108,8 +102,7 @@ impl Service {
         let log = File::options().create(true).append(true).open(self.log());
         let log = log.with_context(|| format!("open the log of {name}"))?;
         let mut guard = Command::new("sh")
-            // The guard's input is its third descriptor, so that the service does not get it.
-            .args(["-c", &format!("exec 3<&0\n{GUARD}"), "guard"])
+            .args(["-c", GUARD, "lakeward-guard"])
             .arg(program)
             .args(arguments)
             .envs(environment.iter().map(|(key, value)| (key, value)))
@@ -117,6 +110,8 @@ impl Service {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
+            // Ctrl-C in the terminal is for us; the guard sees us go.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("start {name}"))?;
         let told = guard.stdout.take().context("a guard without output")?;
@@ -147,8 +142,10 @@ impl Service {
         Ok(())
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
-        if self.guard.is_none() {
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        let Some(guard) = &mut self.guard else { return Ok(()) };
+        // The number of a service that has ended may be somebody else's by now.
+        if guard.try_wait()?.is_some() {
             return Ok(());
         }
         match signal::kill(self.pid, signal) {
@@ -159,6 +156,7 @@ impl Service {
 
     async fn ended(&mut self) -> Result<()> {
         if let Some(guard) = &mut self.guard {
+            // This closes the guard's input, too.
             guard.wait().await?;
         }
         self.guard = None;

@@ -28,7 +28,7 @@ impl Software {
     ///
     /// # Errors
     /// All tools that the machine lacks at once, and how to get them; no network.
-    pub(crate) fn provide(say: &dyn Fn(&str)) -> Result<Self> {
+    pub(crate) fn provide(say: &(dyn Fn(&str) + Sync)) -> Result<Self> {
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
         let cache = cache()?;
         let pom = deploy.join("native/pom.xml");

@@ -204,6 +204,9 @@ impl Chaos {
             // Not every site is visited so often, if cuts are slow.
             if began.elapsed() > Duration::from_secs(90) {
                 self.tally.missed += 1;
+                // It would strike later, when nobody expects it.
+                ingester.signal(Signal::SIGKILL);
+                until("the ingester is dead", async || ingester.ended().is_some()).await;
                 return;
             }
             sleep(Duration::from_millis(20)).await;

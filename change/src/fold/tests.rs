@@ -12,7 +12,7 @@ use arrow::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Column, ColumnType, LEAF, TableId};
+use crate::{Column, ColumnType, LEAF, TableId, coalesce, raw_entries};
 
 type Key = (i32, String);
 /// Two columns beside the key; values never repeat, so a wrong source shows.
@@ -384,6 +384,38 @@ proptest! {
         prop_assert_eq!(positions(&left), expected);
         prop_assert!(left.iter().all(|b| b.num_rows() > 0));
     }
+
+    #[test]
+    fn coalesced_batches_hold_the_same_changes(
+        actions in prop::collection::vec(action(), 1..40),
+        lengths in prop::collection::vec(1..9_usize, 1..4),
+    ) {
+        let run = batches(&play(&mut Model::new(), &actions), &lengths);
+        let joined = coalesce(&run).unwrap();
+        prop_assert!(joined.len() <= run.len());
+        // Cut at every change, both must give the same.
+        let single = |run: &[ChangeBatch]| -> Vec<String> {
+            run.iter().flat_map(|b| (0..b.num_rows()).map(|row| change_text(&b.slice(row, 1)))).collect()
+        };
+        prop_assert_eq!(single(&run), single(&joined));
+    }
+}
+
+/// All that a batch of one change holds, whether a part is there or would say nothing.
+fn change_text(change: &ChangeBatch) -> String {
+    let unavailable: Vec<bool> =
+        change.unavailable.iter().map(|mask| mask.as_ref().is_some_and(|mask| mask.value(0))).collect();
+    let old_key = change.old_keys.as_ref().filter(|keys| keys.is_valid(0));
+    format!(
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {unavailable:?} {old_key:?}",
+        change.position(0),
+        change.ops,
+        change.lsns,
+        change.xids,
+        change.committed_at,
+        &change.values.columns()[..change.table.columns.len()],
+        raw_of(&change.values).map(|raw| raw_entries(raw, 0)),
+    )
 }
 
 #[test]

@@ -214,7 +214,7 @@ impl Rows {
             if old.iter().any(|cell| cell.is_unavailable()) {
                 return Err(Problem::Row("lacks a value of its row before"));
             }
-            builder.push(op, stamp, (0..columns).map(|column| cell(column)), Some(&old))?;
+            builder.push(op, stamp, (0..columns).map(&cell), Some(&old))?;
             return Ok(Read::Change);
         }
         if matches!(op, Op::Insert | Op::Read) && (0..columns).any(|column| lacks(&column)) {
@@ -230,6 +230,7 @@ impl Rows {
                 };
                 let old: Option<Vec<Cell<'_>>> = table.key.iter().map(value).collect();
                 let old = old.ok_or(Problem::Row("has an old key with other columns than the table's"))?;
+                #[expect(clippy::redundant_closure, reason = "the old key lives shorter than the row")]
                 builder.push(op, stamp, (0..columns).map(|column| cell(column)), Some(&old))?;
                 Ok::<_, Problem>(())
             });

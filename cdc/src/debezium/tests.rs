@@ -4,7 +4,11 @@ mod recorded;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use arrow::{array::Array, util::display::array_value_to_string};
+use arrow::{
+    array::{Array, AsArray},
+    datatypes::TimestampMicrosecondType,
+    util::display::array_value_to_string,
+};
 use lakeward_change::{Column, ColumnType, Origin, TableId, TableSchema};
 
 use super::{DecimalMode, Message, Modes, Taken, TimeMode, Topic, TopicBatch, TopicDecoder};
@@ -80,10 +84,14 @@ fn lines(batch: &TopicBatch) -> Vec<String> {
                 return "?".to_owned();
             }
             if values.is_null(row) {
-                "-".to_owned()
-            } else {
-                array_value_to_string(values, row).expect("text")
+                return "-".to_owned();
             }
+            // The display knows offsets and no names of zones.
+            let text = match values.as_primitive_opt::<TimestampMicrosecondType>() {
+                Some(times) => array_value_to_string(&times.clone().with_timezone("+00:00"), row),
+                None => array_value_to_string(values, row),
+            };
+            text.expect("text")
         });
         let values: Vec<String> = values.collect();
         let old = changes.old_keys.as_ref().filter(|old| old.is_valid(row));

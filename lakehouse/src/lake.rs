@@ -57,6 +57,7 @@ impl Lake {
     ) -> Result<Self, LakeError> {
         let refuse =
             |error: DeltaTableError| LakeError::Root { root: root.to_owned(), source: Some(error.into()) };
+        store::know_s3();
         let url = ensure_table_uri(root).map_err(refuse)?;
         let store = store::open(&url, s3)?;
         Self::with_store(url, store, names)

@@ -5,11 +5,11 @@ use std::sync::{Arc, Once};
 use deltalake::{
     DeltaResult,
     logstore::{
-        LogStore, LogStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories,
-        object_store_factories,
+        LogStore, LogStoreFactory, ObjectStoreFactory, ObjectStoreRef, StorageConfig, default_logstore,
+        logstore_factories, object_store_factories,
     },
 };
-use object_store::{ObjectStore, aws::AmazonS3Builder};
+use object_store::{ObjectStore, aws::AmazonS3Builder, path::Path};
 use url::Url;
 
 use crate::LakeError;
@@ -44,7 +44,6 @@ pub(crate) fn open(url: &Url, s3: &S3Options) -> Result<Arc<dyn ObjectStore>, La
 }
 
 fn open_s3(bucket: &str, options: &S3Options) -> Result<Arc<dyn ObjectStore>, object_store::Error> {
-    know_s3();
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
@@ -58,19 +57,28 @@ fn open_s3(bucket: &str, options: &S3Options) -> Result<Arc<dyn ObjectStore>, ob
     Ok(Arc::new(builder.build()?))
 }
 
-/// Delta's log lies in an S3 as it does elsewhere: conditional puts decide whose commit it is.
-fn know_s3() {
+/// Tells the Delta library of S3, once a process: a log lies there as it does elsewhere, and conditional puts decide whose
+/// commit it is.
+pub(crate) fn know_s3() {
     static KNOWN: Once = Once::new();
     KNOWN.call_once(|| {
         if let Ok(scheme) = Url::parse("s3://") {
-            logstore_factories().insert(scheme, Arc::new(ConditionalPuts));
+            object_store_factories().insert(scheme.clone(), Arc::new(S3));
+            logstore_factories().insert(scheme, Arc::new(S3));
         }
     });
 }
 
-struct ConditionalPuts;
+struct S3;
 
-impl LogStoreFactory for ConditionalPuts {
+impl ObjectStoreFactory for S3 {
+    fn parse_url_opts(&self, url: &Url, _: &StorageConfig) -> DeltaResult<(ObjectStoreRef, Path)> {
+        let store = open_s3(url.host_str().unwrap_or_default(), &S3Options::default())?;
+        Ok((store, Path::from_url_path(url.path())?))
+    }
+}
+
+impl LogStoreFactory for S3 {
     fn with_options(
         &self,
         prefixed_store: ObjectStoreRef,

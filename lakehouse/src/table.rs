@@ -24,9 +24,6 @@ use crate::{Lake, LakeError};
 
 /// Rows of a Parquet row group: what a writer buffers and a reader skips.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
-/// A column whose dictionary outgrows this is written plainly from there on: keys and positions, whose dictionary saves
-/// nothing, are not looked up a whole row group long.
-const DICTIONARY_BYTES: usize = 128 * 1024;
 /// The table property that holds a captured table's definition.
 const DEFINITION: &str = "lakeward.definition";
 
@@ -265,6 +262,5 @@ pub(crate) fn writer_properties() -> WriterProperties {
     WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .build()
 }

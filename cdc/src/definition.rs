@@ -107,6 +107,26 @@ impl Definition {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl Definition {
+    /// A plain table of ours; `types` are those of its columns, without modifiers.
+    pub(crate) fn plain(schema: TableSchema, oid: u32, types: Vec<u32>) -> Self {
+        Self {
+            schema: Arc::new(schema),
+            oid,
+            types: types.iter().map(|oid| (*oid, -1)).collect(),
+            base_types: types,
+            identity: b'd',
+            partitioned: false,
+            owner: String::new(),
+            owned: true,
+            left_out: BTreeSet::new(),
+            ignores_new: false,
+            salt: Salt::default(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use lakeward_change::{Column, ColumnType, TableId};
@@ -120,24 +140,13 @@ mod tests {
             column_type: ColumnType::Int4,
             source_type: "integer".into(),
         };
-        let table = Definition {
-            schema: Arc::new(TableSchema {
-                id: TableId::new("s", "t"),
-                columns: vec![column("a"), column("b"), column("c")],
-                key: vec![2],
-                origin: Origin { columns: vec![1, 2, 3], ..Origin::default() },
-            }),
-            oid: 1,
-            types: vec![(23, -1), (20, -1), (21, -1)],
-            base_types: vec![23, 20, 21],
-            identity: b'd',
-            partitioned: false,
-            owner: String::new(),
-            owned: true,
-            left_out: BTreeSet::new(),
-            ignores_new: false,
-            salt: Salt::default(),
+        let schema = TableSchema {
+            id: TableId::new("s", "t"),
+            columns: vec![column("a"), column("b"), column("c")],
+            key: vec![2],
+            origin: Origin { columns: vec![1, 2, 3], ..Origin::default() },
         };
+        let table = Definition::plain(schema, 1, vec![23, 20, 21]);
         let keep = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let (kept, left_out) = table.with_columns(&keep(&["a", "c"])).expect("key is there");
         assert_eq!(

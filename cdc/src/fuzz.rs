@@ -36,36 +36,24 @@ fn types() -> [ColumnType; 14] {
     ]
 }
 
-fn schema() -> Arc<TableSchema> {
+fn schema() -> TableSchema {
     let column = |(index, column_type)| Column {
         name: format!("c{index}"),
         column_type,
         source_type: "any".to_owned(),
     };
-    Arc::new(TableSchema {
+    TableSchema {
         id: TableId::new("s", "t"),
         columns: types().into_iter().enumerate().map(column).collect(),
         key: vec![0],
         origin: Origin::default(),
-    })
+    }
 }
 
 fn definition() -> Definition {
     let schema = schema();
-    let count = schema.columns.len();
-    Definition {
-        schema,
-        oid: TABLE,
-        types: vec![(25, -1); count],
-        base_types: vec![25; count],
-        identity: b'd',
-        partitioned: false,
-        owner: String::new(),
-        owned: true,
-        left_out: BTreeSet::new(),
-        ignores_new: false,
-        salt: Salt::new("salt"),
-    }
+    let types = vec![25; schema.columns.len()];
+    Definition { salt: Salt::new("salt"), ..Definition::plain(schema, TABLE, types) }
 }
 
 fn relation() -> Relation {
@@ -84,21 +72,29 @@ fn relation() -> Relation {
     }
 }
 
+/// Messages, each after its length in two bytes; the last one may be cut.
+fn messages(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = data.split_first_chunk::<2>()?;
+        let length = usize::from(u16::from_be_bytes(*length)).min(rest.len());
+        let (message, rest) = rest.split_at(length);
+        data = rest;
+        Some(message)
+    })
+}
+
 /// Messages of a replication stream, each after its length in two bytes, inside a transaction that has described a table
 /// with a column of each type.
-pub fn pgoutput(mut data: &[u8]) {
+pub fn pgoutput(data: &[u8]) {
     let followed = Followed { definition: definition(), durable: Position { epoch: 1, commit: 0, order: 0 } };
     let known = Known::new([TABLE + 1].into(), "90:100:").expect("a snapshot");
     let mut assembler = Assembler::new(vec![followed], known);
     assembler.read(&wire::relation(&relation()), Lsn(1)).expect("a description");
     assembler.read(&wire::begin(Lsn(10), 0, 99), Lsn(1)).expect("a beginning");
-    while let Some((length, rest)) = data.split_first_chunk::<2>() {
-        let length = usize::from(u16::from_be_bytes(*length)).min(rest.len());
-        let (message, rest) = rest.split_at(length);
+    for message in messages(data) {
         if assembler.read(message, Lsn(2)).is_err() {
             break;
         }
-        data = rest;
     }
     let (batches, _) = assembler.take().expect("columns of one length");
     for batch in batches {
@@ -110,7 +106,7 @@ pub fn pgoutput(mut data: &[u8]) {
 /// Output of `COPY … TO STDOUT`, cut where its first byte says.
 pub fn copy(data: &[u8]) {
     let Some((cut, data)) = data.split_first() else { return };
-    let mut decoder = CopyDecoder::new(schema(), &Salt::new("salt"), 100);
+    let mut decoder = CopyDecoder::new(Arc::new(schema()), &Salt::new("salt"), 100);
     let (first, second) = data.split_at(usize::from(*cut).min(data.len()));
     decoder.push(first);
     decoder.push(second);
@@ -123,28 +119,15 @@ pub fn copy(data: &[u8]) {
 /// Values of a topic's messages, each after its length in two bytes; the first byte says how the connector writes. Where a
 /// message begins with a zero byte it is a row for an event, else it is taken as it is.
 pub fn debezium(data: &[u8]) {
-    let Some((&settings, mut data)) = data.split_first() else { return };
+    let Some((&settings, data)) = data.split_first() else { return };
     let (decimal, time, binary) = (settings % 3, settings / 3 % 6, settings / 18 % 4);
     let modes = Modes {
-        decimal: [DecimalMode::Precise, DecimalMode::String, DecimalMode::Double]
-            .get(usize::from(decimal))
-            .copied(),
-        time: [
-            TimeMode::Adaptive,
-            TimeMode::AdaptiveTimeMicroseconds,
-            TimeMode::Connect,
-            TimeMode::IsoString,
-            TimeMode::Microseconds,
-            TimeMode::Nanoseconds,
-        ]
-        .get(usize::from(time))
-        .copied(),
-        binary: [BinaryMode::Bytes, BinaryMode::Base64, BinaryMode::Base64UrlSafe, BinaryMode::Hex]
-            .get(usize::from(binary))
-            .copied(),
+        decimal: DecimalMode::ALL.get(usize::from(decimal)).copied(),
+        time: TimeMode::ALL.get(usize::from(time)).copied(),
+        binary: BinaryMode::ALL.get(usize::from(binary)).copied(),
         ..Modes::default()
     };
-    let mut table = (*schema()).clone();
+    let mut table = schema();
     let texts = [
         "numeric",
         "interval",
@@ -172,9 +155,7 @@ pub fn debezium(data: &[u8]) {
     };
     let mut decoder = TopicDecoder::new(topic);
     let mut changes = 0;
-    while let Some((length, rest)) = data.split_first_chunk::<2>() {
-        let length = usize::from(u16::from_be_bytes(*length)).min(rest.len());
-        let (value, rest) = rest.split_at(length);
+    for value in messages(data) {
         let event = value.strip_prefix(b"\0").map(|row| {
             let source = br#","source":{"connector":"postgresql","db":"d","schema":"s","table":"t","ts_us":1,"sequence":"[\"1\",\"2\"]","lsn":2}}"#;
             [br#"{"op":"u","after":"#, row, source].concat()
@@ -185,7 +166,6 @@ pub fn debezium(data: &[u8]) {
             Ok(taken) => changes += usize::from(taken == Taken::Change),
             Err(_) => break,
         }
-        data = rest;
     }
     let batch = decoder.take().expect("columns of one length");
     assert_eq!(batch.map_or(0, |batch| batch.changes.num_rows()), changes);

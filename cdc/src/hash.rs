@@ -1,8 +1,10 @@
 //! Columns of which the lake gets a hash instead of the value.
 
-use std::{fmt, fmt::Write, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use sha2::{Digest, Sha256};
+
+use crate::hex;
 
 /// What is hashed before a value's text, so that nobody finds the value by hashing likely ones. It is a secret.
 #[derive(Clone, Default)]
@@ -20,7 +22,7 @@ impl Salt {
     /// Lower-case hexadecimal SHA-256 of the salt and the value's text: what Postgres makes of
     /// `encode(sha256(convert_to(salt || value, 'UTF8')), 'hex')`.
     pub(crate) fn hash(&self, value: &[u8]) -> String {
-        hex(&Sha256::new_with_prefix(self.0.as_bytes()).chain_update(value).finalize())
+        hex::encode(&Sha256::new_with_prefix(self.0.as_bytes()).chain_update(value).finalize())
     }
 
     /// Tells one salt from another: hashes of two are never compared.
@@ -34,14 +36,6 @@ impl fmt::Debug for Salt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // A string takes whatever is written.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod fingerprint;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod hash;
+mod hex;
 mod known;
 mod leaves;
 mod letter;

@@ -16,6 +16,7 @@ use lakeward_change::ColumnType;
 use crate::{
     datetime::{Moment, Parsed, parse_date, parse_timestamp},
     hash::Salt,
+    hex,
 };
 
 /// A value is not what its column's type writes.
@@ -219,15 +220,7 @@ fn rescaled(value: i128, from: i32, to: i32) -> Option<i128> {
 fn append_hex(builder: &mut BinaryBuilder, text: &[u8]) -> Result<(), ValueError> {
     const MALFORMED: ValueError = ValueError::Malformed("bytea in hexadecimal");
     let digits = text.strip_prefix(b"\\x").ok_or(MALFORMED)?;
-    let (pairs, []) = digits.as_chunks::<2>() else {
-        return Err(MALFORMED);
-    };
-    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    let bytes = pairs
-        .iter()
-        .map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?))
-        .collect::<Option<Vec<u8>>>()
-        .ok_or(MALFORMED)?;
+    let bytes = hex::decode(digits).ok_or(MALFORMED)?;
     builder.append_value(bytes);
     Ok(())
 }

@@ -21,11 +21,10 @@ pub fn coalesce(batches: &[ChangeBatch]) -> Result<Vec<ChangeBatch>, ArrowError>
 }
 
 fn alike(a: &ChangeBatch, b: &ChangeBatch) -> bool {
-    let old = |batch: &ChangeBatch| batch.old_keys.as_ref().map(|keys| keys.data_type().clone());
     (Arc::ptr_eq(&a.table, &b.table) || a.table == b.table)
         && a.epoch == b.epoch
         && a.values.schema_ref() == b.values.schema_ref()
-        && old(a) == old(b)
+        && a.old_keys.as_ref().map(Array::data_type) == b.old_keys.as_ref().map(Array::data_type)
 }
 
 fn one(batches: &[ChangeBatch]) -> Result<ChangeBatch, ArrowError> {

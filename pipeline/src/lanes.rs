@@ -156,10 +156,7 @@ impl Lanes {
     /// Lets the lanes write what they hold, and end.
     pub(crate) async fn end(mut self) -> Result<(), PipelineError> {
         self.inboxes.clear();
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.map_err(|_| PipelineError::Stopped("a lane"))??;
-        }
-        Ok(())
+        self.failed().await.map_or(Ok(()), Err)
     }
 
     /// After a failure: a commit that is under way must not land behind the next attempt's back.

@@ -165,8 +165,7 @@ impl Chaos {
         let last = self.last_pulse().await;
         match blow {
             Blow::KillIngester => {
-                ingester.signal(Signal::SIGKILL);
-                until("the ingester is dead", async || ingester.ended().is_some()).await;
+                slay(ingester).await;
                 let counts = self.in_flight(last).await;
                 self.tally.killed("ingester", counts);
             }
@@ -205,8 +204,7 @@ impl Chaos {
             if began.elapsed() > Duration::from_secs(90) {
                 self.tally.missed += 1;
                 // It would strike later, when nobody expects it.
-                ingester.signal(Signal::SIGKILL);
-                until("the ingester is dead", async || ingester.ended().is_some()).await;
+                slay(ingester).await;
                 return;
             }
             sleep(Duration::from_millis(20)).await;
@@ -293,4 +291,9 @@ impl Chaos {
         }
         bytes
     }
+}
+
+async fn slay(ingester: &mut Background) {
+    ingester.signal(Signal::SIGKILL);
+    until("the ingester is dead", async || ingester.ended().is_some()).await;
 }

@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use arrow::array::{Array, AsArray};
 use lakeward_change::{Column, ColumnType, LEAF, Leaf, TableSchema};
 use proptest::prelude::*;
@@ -20,25 +18,13 @@ const PART: u32 = 13;
 pub(super) fn definition() -> Definition {
     let column =
         |name: &str| Column { name: name.into(), column_type: ColumnType::Text, source_type: "text".into() };
-    Definition {
-        schema: TableSchema {
-            id: TableId::new("s", "t"),
-            columns: ["id", "a", "b"].map(column).to_vec(),
-            key: vec![0],
-            origin: Default::default(),
-        }
-        .into(),
-        oid: CAPTURED,
-        types: vec![(25, -1); 3],
-        base_types: vec![25; 3],
-        identity: b'd',
-        partitioned: false,
-        owner: String::new(),
-        owned: true,
-        left_out: BTreeSet::new(),
-        ignores_new: false,
-        salt: Default::default(),
-    }
+    let schema = TableSchema {
+        id: TableId::new("s", "t"),
+        columns: ["id", "a", "b"].map(column).to_vec(),
+        key: vec![0],
+        origin: Default::default(),
+    };
+    Definition::plain(schema, CAPTURED, vec![25; 3])
 }
 
 /// Followed from a position of epoch 3 on.

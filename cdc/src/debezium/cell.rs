@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     datetime::{Moment, parse_iso, parse_iso_time, time_text},
+    hex,
     table_builder::SourceValue,
     values::{ColumnBuilder, Held, ValueError},
 };
@@ -44,7 +45,7 @@ impl Placeholder {
             text: text.to_owned(),
             base64: STANDARD.encode(text),
             url_safe: URL_SAFE.encode(text),
-            hex: text.bytes().map(|byte| format!("{byte:02x}")).collect(),
+            hex: hex::encode(text.as_bytes()),
             map: format!("{{\"{text}\":\"{text}\"}}"),
         }
     }
@@ -306,7 +307,7 @@ fn with_point(digits: &str, scale: i32) -> String {
 }
 
 /// More places than Postgres's `numeric` can have.
-const MOST_SCALE: i32 = 20_000;
+const MOST_SCALE: u32 = 20_000;
 
 /// The bytes and the scale of a decimal.
 fn unscaled(value: Value<'_>, scale: Option<i32>) -> Result<(Vec<u8>, i32), ValueError> {
@@ -317,7 +318,7 @@ fn unscaled(value: Value<'_>, scale: Option<i32>) -> Result<(Vec<u8>, i32), Valu
         }
         None => (value, scale),
     };
-    let scale = scale.filter(|scale| scale.abs() <= MOST_SCALE).ok_or(MALFORMED)?;
+    let scale = scale.filter(|scale| scale.unsigned_abs() <= MOST_SCALE).ok_or(MALFORMED)?;
     let bytes = STANDARD.decode(json::string(value).ok_or(MALFORMED)?).map_err(|_| MALFORMED)?;
     Ok((bytes, scale))
 }
@@ -336,12 +337,7 @@ fn decoded(value: Value<'_>, digits: Digits) -> Result<Vec<u8>, ValueError> {
     match digits {
         Digits::Base64 => STANDARD.decode(text).map_err(|_| MALFORMED),
         Digits::Base64UrlSafe => URL_SAFE.decode(text).map_err(|_| MALFORMED),
-        Digits::Hex => {
-            let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return Err(MALFORMED) };
-            let digit = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-            let byte = |&[high, low]: &[u8; 2]| Some(digit(high)? << 4 | digit(low)?);
-            pairs.iter().map(byte).collect::<Option<_>>().ok_or(MALFORMED)
-        }
+        Digits::Hex => hex::decode(text.as_bytes()).ok_or(MALFORMED),
     }
 }
 

@@ -81,6 +81,11 @@ pub(super) fn field<'a>(value: Value<'a>, name: &str) -> Option<Value<'a>> {
     fields(value).find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
+/// The document without the schema that it may carry beside its payload.
+pub(super) fn unframed<'a>(document: Value<'a>) -> Value<'a> {
+    field(document, "payload").filter(|_| field(document, "schema").is_some()).unwrap_or(document)
+}
+
 pub(super) fn is_object(value: Value<'_>) -> bool {
     matches!(value.first(), Some(Node::Object { .. }))
 }

@@ -75,9 +75,5 @@ fn micros(mark: Value<'_>) -> Option<i64> {
 }
 
 fn read<T>(value: &[u8], with: impl FnOnce(Value<'_>) -> Option<T>) -> Option<T> {
-    let unframed = |document: Value<'_>| match json::field(document, "payload") {
-        Some(payload) if json::field(document, "schema").is_some() => with(payload),
-        _ => with(document),
-    };
-    Parser::new().read(value, unframed).ok().flatten()
+    Parser::new().read(value, |document| with(json::unframed(document))).ok().flatten()
 }

@@ -49,3 +49,25 @@ pub enum BinaryMode {
     Base64UrlSafe,
     Hex,
 }
+
+#[cfg(any(test, fuzzing))]
+impl DecimalMode {
+    pub(crate) const ALL: [Self; 3] = [Self::Precise, Self::String, Self::Double];
+}
+
+#[cfg(any(test, fuzzing))]
+impl TimeMode {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Adaptive,
+        Self::AdaptiveTimeMicroseconds,
+        Self::Connect,
+        Self::IsoString,
+        Self::Microseconds,
+        Self::Nanoseconds,
+    ];
+}
+
+#[cfg(any(test, fuzzing))]
+impl BinaryMode {
+    pub(crate) const ALL: [Self; 4] = [Self::Bytes, Self::Base64, Self::Base64UrlSafe, Self::Hex];
+}

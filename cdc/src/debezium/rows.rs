@@ -221,9 +221,7 @@ impl Rows {
             const LACKS: Problem = Problem::Row("is inserted and lacks a value");
             let document = message.old_key.filter(|_| op == Op::Insert && table.has_key()).ok_or(LACKS)?;
             let pushed = keys.read(document, |old| {
-                let old = json::field(old, "payload")
-                    .filter(|_| json::field(old, "schema").is_some())
-                    .unwrap_or(old);
+                let old = json::unframed(old);
                 let value = |&key: &usize| {
                     let value = json::field(old, table.source_name(key))?;
                     Some(Cell::Value { value, reading: &plan.readings[key], placeholder })

@@ -1,6 +1,7 @@
 //! Postgres's own texts of what the connector writes in another way.
 
 use super::json::{self, Parser, Value};
+use crate::hex;
 
 /// A `double precision` or `real`: the shortest digits that are read back as the same number.
 pub(super) fn float(value: f64, single: bool) -> String {
@@ -75,7 +76,7 @@ pub(super) fn bits(bytes: &[u8], length: usize) -> Option<String> {
 
 /// `bytea` in hexadecimal digits.
 pub(super) fn bytea(bytes: &[u8]) -> String {
-    bytes.iter().fold("\\x".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    format!("\\x{}", hex::encode(bytes))
 }
 
 /// An interval from `P1Y2M3DT4H5M6.7S`, in the style `postgres`.

@@ -247,6 +247,18 @@ fn a_value_that_was_not_sent_is_known_in_each_of_its_forms() {
 }
 
 #[test]
+fn a_scale_that_no_numeric_has_is_a_letter() {
+    let columns = vec![column("id", ColumnType::Int8, "bigint"), column("c", ColumnType::Text, "numeric")];
+    let table = table(columns);
+    for scale in [i32::MIN, -20_001, 20_001, i32::MAX] {
+        let row = format!(r#"{{"id":1,"c":{{"scale":{scale},"value":"AQ=="}}}}"#);
+        let modes = Modes { decimal: Some(DecimalMode::Precise), ..strings() };
+        let reason = read_one(topic(table.clone(), modes), &message("{}", &event("c", "null", &row)));
+        assert!(reason.expect_err("a letter").contains("the value is no numeric"), "{scale}");
+    }
+}
+
+#[test]
 fn types_without_a_column_type_become_postgres_s_own_text() {
     for (source_type, value, expected) in [
         ("numeric", r#"{"scale":3,"value":"MDk="}"#, "12.345"),

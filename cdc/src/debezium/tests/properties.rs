@@ -43,17 +43,10 @@ fn columns() -> Vec<Column> {
 }
 
 fn modes() -> impl Strategy<Value = Modes> {
-    let decimal = prop::sample::select(vec![DecimalMode::Precise, DecimalMode::String, DecimalMode::Double]);
-    let time = prop::sample::select(vec![
-        TimeMode::Adaptive,
-        TimeMode::AdaptiveTimeMicroseconds,
-        TimeMode::Connect,
-        TimeMode::IsoString,
-        TimeMode::Microseconds,
-        TimeMode::Nanoseconds,
-    ]);
-    let binary = vec![BinaryMode::Bytes, BinaryMode::Base64, BinaryMode::Base64UrlSafe, BinaryMode::Hex];
-    (decimal, time, prop::sample::select(binary)).prop_map(|(decimal, time, binary)| Modes {
+    let decimal = prop::sample::select(&DecimalMode::ALL[..]);
+    let time = prop::sample::select(&TimeMode::ALL[..]);
+    let binary = prop::sample::select(&BinaryMode::ALL[..]);
+    (decimal, time, binary).prop_map(|(decimal, time, binary)| Modes {
         decimal: Some(decimal),
         time: Some(time),
         binary: Some(binary),

@@ -92,7 +92,8 @@ impl Database {
 
     /// A position after everything that is committed by now, on the server's disk.
     pub async fn mark(&self) -> Lsn {
-        let mark = "SELECT pg_logical_emit_message(false, 'lakeward', '', true)::text";
+        // A transaction of its own, so that the end of it is written out on every version.
+        let mark = "SELECT pg_logical_emit_message(true, 'lakeward', '')::text";
         self.one::<String>(mark).await.parse().expect("a position")
     }
 }

@@ -17,7 +17,7 @@ const OWN: [&str; 15] = [
     "_ingest_date",
     "_unavailable",
     "_old_key",
-    "_deleted",
+    "_file",
     "_count",
     "_row",
     crate::RAW,

@@ -15,8 +15,9 @@ use crate::{
     definition,
     half::Half,
     letters::Letters,
-    silver::{self, Upsert},
+    silver,
     table::Table,
+    upsert::Upsert,
 };
 
 /// Stored rows that are read at a time for values which changes kept: such values are long.
@@ -221,8 +222,7 @@ impl CapturedTable {
                     self.silver.commit(&self.source, &work, at(*position)).await?;
                 }
                 Segment::TruncateLeaves(position, leaves) => {
-                    let session = self.lake.session();
-                    let work = Work::RemoveLeaves { leaves, session: &session };
+                    let work = Work::RemoveLeaves { leaves, lake: &self.lake };
                     self.silver.commit(&self.source, &work, at(*position)).await?;
                 }
                 Segment::Changes(changes) => {
@@ -243,10 +243,10 @@ impl CapturedTable {
     /// the same commit carries says from where on changes count.
     async fn merge_counts(&mut self, changes: &[ChangeBatch], end: Position) -> Result<(), LakeError> {
         let counted = count(changes)?;
-        let session = self.lake.session();
-        let upsert = Upsert::counting(&self.schema, &counted, &session)
-            .map_err(LakeError::arrow(&self.silver.table.path))?;
-        let work = if counted.counts.is_empty() { Work::Nothing } else { Work::Merge(&upsert) };
+        let upsert =
+            Upsert::counting(&self.schema, &counted).map_err(LakeError::arrow(&self.silver.table.path))?;
+        let (upsert, lake) = (&Arc::new(upsert), &self.lake);
+        let work = if counted.counts.is_empty() { Work::Nothing } else { Work::Merge { upsert, lake } };
         self.silver.commit(&self.source, &work, end).await
     }
 
@@ -267,13 +267,14 @@ impl CapturedTable {
                 let stored = silver::stored(&self.silver.table, &session, &folded).await?;
                 folded = folded.resolve(&stored)?;
             }
-            let upsert = Upsert::new(&self.schema, &folded, &session)
-                .map_err(LakeError::arrow(&self.silver.table.path))?;
+            let upsert =
+                Upsert::new(&self.schema, &folded).map_err(LakeError::arrow(&self.silver.table.path))?;
+            let work = Work::Merge { upsert: &Arc::new(upsert), lake: &self.lake };
             let at = match run.last().and_then(ChangeBatch::last_position) {
                 Some(position) if !runs.is_empty() => position,
                 _ => end,
             };
-            self.silver.commit(&self.source, &Work::Merge(&upsert), at).await?;
+            self.silver.commit(&self.source, &work, at).await?;
         }
         Ok(())
     }

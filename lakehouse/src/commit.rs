@@ -6,14 +6,14 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use deltalake::{
-    datafusion::prelude::SessionContext,
     kernel::{
-        Action, Add, Metadata, Remove, Transaction,
+        Action, Add, Metadata, Transaction,
         transaction::{CommitBuilder, CommitProperties, TableReference},
     },
     protocol::{DeltaOperation, SaveMode},
@@ -22,9 +22,11 @@ use deltalake::{
 use lakeward_faults::failpoint;
 
 use crate::{
-    LakeError,
-    silver::{Upsert, remove_leaves},
+    Lake, LakeError,
+    merge::{merge, remove_leaves},
+    rewrite::Rewritten,
     table::{Partition, Table},
+    upsert::Upsert,
 };
 
 /// A transaction identifier's value before and after a commit.
@@ -49,11 +51,11 @@ pub(crate) enum Work<'a> {
     ReplacePartition { column: &'a str, value: String, files: Vec<Add> },
     /// Removes exactly these files and adds some; moves no position, so it needs no identifiers
     /// of its own.
-    Exchange { removed: Vec<Remove>, added: Vec<Add>, operation: DeltaOperation },
+    Exchange { files: Rewritten, operation: DeltaOperation },
     /// Removes the rows of some partitions of the source's table; nothing but the identifiers if there are none.
-    RemoveLeaves { leaves: &'a BTreeSet<String>, session: &'a SessionContext },
+    RemoveLeaves { leaves: &'a BTreeSet<String>, lake: &'a Lake },
     /// Updates, inserts and deletes rows by key; nothing but the identifiers if no row changes.
-    Merge(&'a Upsert<'a>),
+    Merge { upsert: &'a Arc<Upsert>, lake: &'a Lake },
 }
 
 /// How a table stands to a commit that was tried.
@@ -116,10 +118,10 @@ async fn outcome(table: &mut Table, work: &Work<'_>, txns: &[Txn]) -> Result<Out
         landed &= now == Some(txn.after);
         untouched &= now == txn.before;
     }
-    if let Work::Exchange { removed, added, .. } = work
+    if let Work::Exchange { files, .. } = work
         && (landed || untouched)
     {
-        return exchange_outcome(table, removed, added);
+        return exchange_outcome(table, files);
     }
     Ok(match (landed, untouched) {
         (true, _) => Outcome::Landed,
@@ -156,27 +158,17 @@ async fn send(table: &Table, work: &Work<'_>, txns: &[Txn]) -> Result<DeltaTable
                 |partition: &Partition| partition.get(*column).is_some_and(|v| v.as_ref() == Some(value));
             (replaced(table, files, same)?, write(SaveMode::Overwrite)?)
         }
-        Work::Exchange { removed, added, operation } => {
-            let removed = removed.iter().cloned().map(Action::Remove);
-            (removed.chain(adds(added)).collect(), operation.clone())
+        Work::Exchange { files, operation } => (exchanged(files), operation.clone()),
+        Work::RemoveLeaves { leaves, lake } => {
+            let operation = DeltaOperation::Delete { predicate: None };
+            (exchanged(&remove_leaves(leaves, table, lake).await?), operation)
         }
-        Work::RemoveLeaves { leaves, session } => {
-            if let Some(state) = remove_leaves(table, leaves, session, properties(txns)).await? {
-                return Ok(state);
-            }
-            (Vec::new(), write(SaveMode::Append)?)
-        }
-        Work::Merge(upsert) => {
-            if let Some(state) = upsert.merge(table, properties(txns)).await? {
-                return Ok(state);
-            }
-            (Vec::new(), write(SaveMode::Append)?)
-        }
+        Work::Merge { upsert, lake } => (exchanged(&merge(upsert, table, lake).await?), merged()),
     };
     let state = table.loaded()?;
     let committed = CommitBuilder::from(properties(txns))
         .with_actions(actions)
-        .build(Some(state as &dyn TableReference), std::sync::Arc::clone(&table.log_store), operation)
+        .build(Some(state as &dyn TableReference), Arc::clone(&table.log_store), operation)
         .await
         .map_err(LakeError::delta(&table.path, "committed to"))?;
     Ok(committed.snapshot())
@@ -184,6 +176,21 @@ async fn send(table: &Table, work: &Work<'_>, txns: &[Txn]) -> Result<DeltaTable
 
 fn adds(files: &[Add]) -> Vec<Action> {
     files.iter().cloned().map(Action::Add).collect()
+}
+
+fn exchanged(Rewritten { removed, added }: &Rewritten) -> Vec<Action> {
+    removed.iter().cloned().map(Action::Remove).chain(adds(added)).collect()
+}
+
+/// What the log says of a merge.
+fn merged() -> DeltaOperation {
+    DeltaOperation::Merge {
+        predicate: None,
+        merge_predicate: None,
+        matched_predicates: Vec::new(),
+        not_matched_predicates: Vec::new(),
+        not_matched_by_source_predicates: Vec::new(),
+    }
 }
 
 fn replaced(
@@ -196,7 +203,8 @@ fn replaced(
 
 /// An exchange's files say how it went: their names are of no other commit. If one to remove is no longer there, its
 /// rows would come back.
-fn exchange_outcome(table: &Table, removed: &[Remove], added: &[Add]) -> Result<Outcome, LakeError> {
+fn exchange_outcome(table: &Table, files: &Rewritten) -> Result<Outcome, LakeError> {
+    let Rewritten { removed, added } = files;
     let log = table.snapshot()?.try_log_data().map_err(LakeError::delta(&table.path, "listed"))?;
     let there: HashSet<String> = log.iter().map(|file| file.path().into_owned()).collect();
     let landed = added.iter().all(|file| there.contains(&file.path));

@@ -6,19 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deltalake::{
-    datafusion::prelude::SessionContext,
-    kernel::{Add, Remove},
-    protocol::DeltaOperation,
+    datafusion::prelude::SessionContext, kernel::Add, protocol::DeltaOperation,
     table::config::TablePropertiesExt,
 };
-use futures::TryStreamExt;
-use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     LakeError,
     commit::{Txn, Work, commit},
-    table::{Partition, Table, abandon},
+    rewrite::{Rewritten, old_files, rewrite},
+    table::{Partition, Table},
 };
 
 /// A file joins a group of smaller ones if it is at most so many times as large: then each byte of a growing
@@ -126,14 +123,18 @@ pub(crate) async fn compact(
         return Ok(done);
     }
     for group in groups {
-        let (removed, rows) = removes(table, &group)?;
-        let added = rewrite(table, session, &removed, rows).await?;
-        done += Compacted { files_removed: removed.len(), files_added: added.len(), bytes: size(&group) };
+        let paths: BTreeSet<&str> = group.iter().map(|file| file.path.as_str()).collect();
+        let files = old_files(table, false, |path| paths.contains(path))?;
+        let added = rewrite(table, session, &files, Ok, None).await?;
+        let added: Vec<_> = added.into_iter().map(|file| Add { data_change: false, ..file }).collect();
+        done += Compacted { files_removed: files.len(), files_added: added.len(), bytes: size(&group) };
+        let removed = files.into_iter().map(|file| file.removed).collect();
+        let files = Rewritten { removed, added };
         let operation = DeltaOperation::Optimize {
             predicate: None,
             target_size: i64::try_from(target).unwrap_or(i64::MAX),
         };
-        commit(table, &Work::Exchange { removed, added, operation }, txns).await?;
+        commit(table, &Work::Exchange { files, operation }, txns).await?;
     }
     tracing::info!(table = table.path, ?done, "compacted");
     Ok(done)
@@ -147,51 +148,6 @@ fn data_files(table: &Table) -> Result<Vec<DataFile>, LakeError> {
         bytes: u64::try_from(file.size()).unwrap_or_default(),
     });
     Ok(files.collect())
-}
-
-/// The removal of a group's files from the loaded state, and how many rows they hold, if their statistics say so.
-fn removes(table: &Table, group: &[DataFile]) -> Result<(Vec<Remove>, Option<usize>), LakeError> {
-    let log = table.snapshot()?.try_log_data().map_err(LakeError::delta(&table.path, "listed"))?;
-    let wanted: BTreeSet<&str> = group.iter().map(|file| file.path.as_str()).collect();
-    let (mut removed, mut rows) = (Vec::with_capacity(group.len()), Some(0));
-    for file in log.iter().filter(|file| wanted.contains(&*file.path())) {
-        removed.push(file.remove_action(false));
-        rows = rows.zip(file.num_records()).map(|(rows, more)| rows + more);
-    }
-    Ok((removed, rows))
-}
-
-/// Writes the rows of some files anew, a batch at a time.
-async fn rewrite(
-    table: &Table,
-    session: &SessionContext,
-    removed: &[Remove],
-    rows: Option<usize>,
-) -> Result<Vec<Add>, LakeError> {
-    let failed = || LakeError::query(&table.path, "compacted");
-    let paths = removed.iter().map(|file| String::from(Path::from(file.path.as_str())));
-    let files = table.files(session, paths).await?;
-    let schema = files.schema();
-    let mut batches = session.read_table(files).map_err(failed())?.execute_stream().await.map_err(failed())?;
-    let mut writer = table.writer(schema)?;
-    let mut written = 0;
-    let copied = async {
-        while let Some(batch) = batches.try_next().await.map_err(failed())? {
-            written += batch.num_rows();
-            writer.write(&batch).await.map_err(LakeError::delta(&table.path, "compacted"))?;
-        }
-        if rows.is_some_and(|rows| rows != written) {
-            let reason = format!("files of {rows:?} rows were read as {written}");
-            return Err(LakeError::Damaged { table: table.path.clone(), reason });
-        }
-        Ok(())
-    };
-    if let Err(error) = copied.await {
-        abandon(writer).await;
-        return Err(error);
-    }
-    let files = writer.close().await.map_err(LakeError::delta(&table.path, "compacted"))?;
-    Ok(files.into_iter().map(|file| Add { data_change: false, ..file }).collect())
 }
 
 #[cfg(test)]

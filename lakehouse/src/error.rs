@@ -68,6 +68,12 @@ pub enum LakeError {
     Features { table: String, reason: String },
     #[error("a record in {table} cannot be read: {reason}")]
     Damaged { table: String, reason: String },
+    #[error("a part of the work on {table} stopped midway")]
+    Stopped {
+        table: String,
+        #[source]
+        source: tokio::task::JoinError,
+    },
     #[error("the lake failed on demand")]
     Injected(#[from] Injected),
 }
@@ -123,6 +129,11 @@ impl LakeError {
     pub(crate) fn query(table: &str, doing: &'static str) -> impl Fn(DataFusionError) -> Self {
         let table = table.to_owned();
         move |source| Self::Query { table: table.clone(), doing, source: Box::new(source) }
+    }
+
+    pub(crate) fn stopped(table: &str) -> impl Fn(tokio::task::JoinError) -> Self {
+        let table = table.to_owned();
+        move |source| Self::Stopped { table: table.clone(), source }
     }
 
     pub(crate) fn arrow(table: &str) -> impl Fn(arrow::error::ArrowError) -> Self {

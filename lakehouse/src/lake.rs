@@ -155,12 +155,17 @@ impl Lake {
     }
 }
 
+/// Bytes of file footers that are kept. Most files are read once or twice, then others take their places.
+const FOOTERS: usize = 8 << 20;
+
 /// Names as they are written; plain string arrays instead of views, which the row images are made of.
 fn session() -> SessionContext {
     let config = SessionConfig::new()
         .set_bool("datafusion.sql_parser.enable_ident_normalization", false)
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
-    SessionContext::new_with_config(config)
+    let session = SessionContext::new_with_config(config);
+    session.runtime_env().cache_manager.get_file_metadata_cache().update_cache_limit(FOOTERS);
+    session
 }
 
 impl std::fmt::Debug for Lake {

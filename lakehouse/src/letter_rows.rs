@@ -28,6 +28,7 @@ use crate::{
     canonical::hex,
     commit::{Work, commit},
     condition::column,
+    rewrite::Rewritten,
     table::{Definition, Partition, Table},
 };
 
@@ -315,7 +316,7 @@ impl Lake {
         let removed = stored.removes(|file| is_of(file, source), true)?;
         let added = stored.stage(&[stored_batch(&letters)?]).await?;
         let operation = DeltaOperation::Update { predicate: None };
-        commit(&mut stored, &Work::Exchange { removed, added, operation }, &[]).await?;
+        commit(&mut stored, &Work::Exchange { files: Rewritten { removed, added }, operation }, &[]).await?;
         if let Err(error) = stored.vacuum(&BTreeSet::new(), GRACE, now).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "old files of letters were not removed");
         }

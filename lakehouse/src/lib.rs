@@ -22,15 +22,18 @@ mod layout;
 mod letter_rows;
 mod letters;
 mod maintenance;
+mod merge;
 mod probe;
 mod registry;
 mod repair;
 mod replay;
 mod retention;
+mod rewrite;
 mod runs;
 mod silver;
 mod store;
 mod table;
+mod upsert;
 mod watermark;
 
 pub use captured::{CapturedTable, SourceRef, TableVersions};

@@ -5,7 +5,7 @@
 //! written is right at the table's own position, not only at the snapshot's. Bronze, which holds every change, tells
 //! the two apart; it gets no entry, since it is the history of what was read.
 
-use std::{collections::HashSet, ops::AddAssign};
+use std::{collections::HashSet, ops::AddAssign, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, new_null_array},
@@ -22,7 +22,8 @@ use crate::{
     canonical::{for_each_row, values},
     commit::Work,
     condition::{beyond, column},
-    silver::{POSITION, Upsert},
+    silver::POSITION,
+    upsert::Upsert,
 };
 
 /// What a repair did with the keys it was given.
@@ -73,15 +74,13 @@ impl CapturedTable {
         if keys.is_empty() {
             return Ok(repaired);
         }
-        let session = self.lake.session();
         let rows = of_keys(&self.schema, rows, &keys);
         let replacement = rows
-            .and_then(|rows| {
-                Upsert::replacing(&self.schema, &keys_alone(&self.schema, &keys)?, &rows, at, &session)
-            })
+            .and_then(|rows| Upsert::replacing(&self.schema, &keys_alone(&self.schema, &keys)?, &rows, at))
             .map_err(LakeError::arrow(&self.silver.table.path))?;
         self.stale = true;
-        self.silver.repair(&self.source, &Work::Merge(&replacement)).await?;
+        let work = Work::Merge { upsert: &Arc::new(replacement), lake: &self.lake };
+        self.silver.repair(&self.source, &work).await?;
         self.stale = false;
         Ok(repaired)
     }

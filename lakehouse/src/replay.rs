@@ -4,7 +4,7 @@
 //! the merge compares positions besides. How far the source is durable stays as it is, and bronze gets no entry: a dead
 //! change is no part of what was taken in.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use arrow::{
     array::{BooleanArray, RecordBatch},
@@ -13,10 +13,7 @@ use arrow::{
 use lakeward_change::{ChangeBatch, fold};
 
 use crate::{
-    CapturedTable, LakeError, Replayed,
-    canonical::for_each_row,
-    commit::Work,
-    silver::{self, Upsert},
+    CapturedTable, LakeError, Replayed, canonical::for_each_row, commit::Work, silver, upsert::Upsert,
 };
 
 impl CapturedTable {
@@ -65,9 +62,10 @@ impl CapturedTable {
         if stays.true_count() == 0 {
             return Ok(Replayed::Superseded);
         }
-        let upsert = Upsert::new(&self.schema, &folded, &session).and_then(|upsert| upsert.only(&stays));
+        let upsert = Upsert::new(&self.schema, &folded).and_then(|upsert| upsert.only(&stays));
         self.stale = true;
-        self.silver.repair(&self.source, &Work::Merge(&upsert.map_err(&arrow)?)).await?;
+        let work = Work::Merge { upsert: &Arc::new(upsert.map_err(&arrow)?), lake: &self.lake };
+        self.silver.repair(&self.source, &work).await?;
         self.stale = false;
         Ok(Replayed::Applied)
     }

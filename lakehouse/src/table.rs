@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, Schema, SchemaRef},
+};
 use deltalake::{
     DeltaTable,
     datafile::writer::{DeltaWriter, WriterConfig},
@@ -18,9 +21,13 @@ use deltalake::{
 };
 use lakeward_change::TableSchema;
 use lakeward_faults::failpoint;
-use parquet::{basic::Compression, file::properties::WriterProperties};
+use parquet::{
+    basic::{Compression, Encoding},
+    file::properties::WriterProperties,
+    schema::types::ColumnPath,
+};
 
-use crate::{Lake, LakeError};
+use crate::{Lake, LakeError, silver::POSITION};
 
 /// Rows of a Parquet row group: what a writer buffers and a reader skips.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
@@ -30,6 +37,7 @@ const DEFINITION: &str = "lakeward.definition";
 /// Values of the partition columns, as the log has them.
 pub(crate) type Partition = BTreeMap<String, Option<String>>;
 
+#[derive(Clone)]
 pub(crate) struct Table {
     pub(crate) path: String,
     pub(crate) log_store: LogStoreRef,
@@ -184,6 +192,23 @@ impl Table {
         Ok(Arc::new(provider))
     }
 
+    /// With a column of the URLs of the files that the rows are in.
+    pub(crate) async fn provider_with_files(
+        &self,
+        session: &SessionContext,
+        column: &str,
+    ) -> Result<Arc<dyn TableProvider>, LakeError> {
+        let provider = self
+            .delta()?
+            .table_provider()
+            .with_session(Arc::new(session.state()))
+            .with_file_column(column)
+            .build()
+            .await
+            .map_err(LakeError::query(&self.path, "read"))?;
+        Ok(Arc::new(provider))
+    }
+
     /// Some of the table's files.
     pub(crate) async fn files(
         &self,
@@ -224,9 +249,9 @@ impl Table {
         let properties = state.table_config();
         let (indexed, statistics) = get_num_idx_cols_and_stats_columns(Some(properties), Default::default());
         let config = WriterConfig::new(
-            schema,
+            Arc::clone(&schema),
             state.metadata().partition_columns().to_vec(),
-            Some(writer_properties()),
+            Some(writer_properties(&schema, statistics.as_deref().unwrap_or_default())),
             Some(properties.target_file_size()),
             Some(8 * 1024),
             indexed,
@@ -258,9 +283,25 @@ pub(crate) async fn abandon(writer: DeltaWriter) {
     }
 }
 
-pub(crate) fn writer_properties() -> WriterProperties {
-    WriterProperties::builder()
+/// Numbers that are keys, and times, mostly grow and seldom repeat: they are written as differences, where a dictionary
+/// would be built in vain. Positions do repeat.
+fn writer_properties(schema: &Schema, skipped_by: &[String]) -> WriterProperties {
+    let growing = schema.fields().iter().filter(|field| match field.data_type() {
+        DataType::Timestamp(..) => true,
+        number if number.is_integer() => {
+            skipped_by.contains(field.name()) && !POSITION.contains(&field.name().as_str())
+        }
+        _ => false,
+    });
+    let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
+    growing
+        .map(|field| ColumnPath::new(vec![field.name().clone()]))
+        .fold(properties, |properties, column| {
+            properties
+                .set_column_dictionary_enabled(column.clone(), false)
+                .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED)
+        })
         .build()
 }

@@ -27,6 +27,7 @@ use crate::{
     compaction::compact,
     condition::{beyond, column},
     retention::kept,
+    rewrite::Rewritten,
     silver::POSITION,
     table::{Definition, Partition, Table},
 };
@@ -235,7 +236,8 @@ impl Lake {
             let removed = table.removes(|file| is_of(file, source), true)?;
             let added = table.stage(std::slice::from_ref(&left)).await?;
             let operation = DeltaOperation::Delete { predicate: None };
-            commit(&mut table, &Work::Exchange { removed, added, operation }, &[]).await?;
+            commit(&mut table, &Work::Exchange { files: Rewritten { removed, added }, operation }, &[])
+                .await?;
         }
         table.vacuum(&BTreeSet::new(), retention.grace, now).await?;
         let json = left.column(5).as_string::<i32>();

@@ -43,7 +43,7 @@ impl Errands {
         table: TableId,
         source: &PostgresSource,
         lake: &Arc<Lake>,
-        lane: Option<mpsc::Sender<Message>>,
+        lane: Option<mpsc::UnboundedSender<Message>>,
     ) {
         self.running.insert(request.id);
         let id = request.id;
@@ -94,10 +94,10 @@ impl Errands {
     }
 }
 
-async fn maintain(lane: &mpsc::Sender<Message>, chore: Chore) -> Result<Maintained, PipelineError> {
+async fn maintain(lane: &mpsc::UnboundedSender<Message>, chore: Chore) -> Result<Maintained, PipelineError> {
     let (reply, answer) = oneshot::channel();
     let stopped = || PipelineError::Stopped("a lane");
-    lane.send(Message::Maintain { chore, reply }).await.map_err(|_| stopped())?;
+    lane.send(Message::Maintain { chore, reply }).map_err(|_| stopped())?;
     Ok(answer.await.map_err(|_| stopped())??)
 }
 

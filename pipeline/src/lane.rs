@@ -47,27 +47,28 @@ pub(crate) struct Limits {
 /// Runs until the inbox closes; what is buffered then was not marked and is read again from the source.
 pub(crate) async fn run(
     mut table: CapturedTable,
-    mut inbox: mpsc::Receiver<Message>,
+    mut inbox: mpsc::UnboundedReceiver<Message>,
     limits: Limits,
 ) -> Result<(), LakeError> {
     let (mut batches, mut letters) = (Vec::new(), Vec::new());
     let mut shares: Vec<Share> = Vec::new();
-    let mut whole = true;
+    let (mut rows, mut bytes, mut whole) = (0, 0, true);
     let mut upkeep = Upkeep::new(limits.maintenance);
     while let Some(message) = inbox.recv().await {
         let mut replay = None;
         let reply = match message {
             Message::Letters { letters: new, share } => {
                 letters.extend(new);
+                bytes += share.bytes();
                 shares.push(share);
                 continue;
             }
             Message::Changes { batch, share, complete } => {
                 whole = complete;
+                rows += batch.num_rows();
+                bytes += share.bytes();
                 batches.push(batch);
                 shares.push(share);
-                let rows: usize = batches.iter().map(ChangeBatch::num_rows).sum();
-                let bytes: usize = shares.iter().map(Share::bytes).sum();
                 if rows < limits.rows && bytes < limits.bytes {
                     continue;
                 }
@@ -106,6 +107,7 @@ pub(crate) async fn run(
             batches.clear();
         }
         shares.clear();
+        (rows, bytes) = (0, 0);
         if let Some((replay, reply)) = replay {
             let replayed = Box::pin(replay.apply(&mut table)).await;
             // Who asked may have given up.
@@ -139,18 +141,18 @@ mod tests {
             Arc::new(TableSchema { id, columns: vec![column], key: vec![0], origin: Default::default() });
         let source = SourceRef { name: "shop".into(), system_id: "1".into() };
         let table = CapturedTable::open(&lake, &source, schema).await.expect("an empty table");
-        let (lane, inbox) = mpsc::channel(4);
+        let (lane, inbox) = mpsc::unbounded_channel();
         let limits = Limits { rows: 1, bytes: 1, maintenance: Maintenance::default() };
         let running = tokio::spawn(run(table, inbox, limits));
         let nothing =
             [Maintained::Optimized(Compacted::default()), Maintained::Vacuumed(Vacuumed::default())];
         for (chore, expected) in Chore::ALL.into_iter().zip(nothing) {
             let (reply, answer) = oneshot::channel();
-            assert!(lane.send(Message::Maintain { chore, reply }).await.is_ok());
+            assert!(lane.send(Message::Maintain { chore, reply }).is_ok());
             assert_eq!(answer.await.expect("an answer").expect("it is done"), expected);
         }
         let (reply, mark) = oneshot::channel();
-        assert!(lane.send(Message::Mark(reply)).await.is_ok());
+        assert!(lane.send(Message::Mark(reply)).is_ok());
         assert_eq!(mark.await.expect("an answer").bronze_version, -1);
         drop(lane);
         running.await.expect("no panic").expect("it ends well");

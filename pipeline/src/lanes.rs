@@ -23,13 +23,12 @@ use crate::{
 const LANES_END: Duration = Duration::from_secs(30);
 /// Operation, commit, ordinal, LSN, transaction and commit time of one change.
 const BOOKKEEPING_BYTES: usize = 48;
-/// Batches a lane may have waiting.
-const INBOX: usize = 64;
 
 type LaneEnded = Result<Result<(), LakeError>, JoinError>;
 
 pub(crate) struct Lanes {
-    inboxes: BTreeMap<TableId, mpsc::Sender<Message>>,
+    /// The budget bounds what waits in them: whoever reads the stream never waits for a lane that writes.
+    inboxes: BTreeMap<TableId, mpsc::UnboundedSender<Message>>,
     tasks: JoinSet<Result<(), LakeError>>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) behind: Behind,
@@ -45,7 +44,7 @@ impl Lanes {
     ) -> Self {
         let mut tasks = JoinSet::new();
         let inboxes = tables.into_iter().map(|table| {
-            let (sender, inbox) = mpsc::channel(INBOX);
+            let (sender, inbox) = mpsc::unbounded_channel();
             let id = table.id().clone();
             tasks.spawn(lane::run(table, inbox, limits));
             (id, sender)
@@ -58,7 +57,7 @@ impl Lanes {
         self.inboxes.contains_key(table)
     }
 
-    pub(crate) fn inbox(&self, table: &TableId) -> Option<mpsc::Sender<Message>> {
+    pub(crate) fn inbox(&self, table: &TableId) -> Option<mpsc::UnboundedSender<Message>> {
         self.inboxes.get(table).cloned()
     }
 
@@ -74,7 +73,7 @@ impl Lanes {
             let share = self.budget.take(memory_size(batch));
             // Of a table that stops here, the rest of the transaction is still to come.
             let complete = complete && chunk.stopped.iter().all(|table| table.id != batch.table.id);
-            if lane.send(Message::Changes { batch: batch.clone(), share, complete }).await.is_err() {
+            if lane.send(Message::Changes { batch: batch.clone(), share, complete }).is_err() {
                 return Err(self.failure().await);
             }
         }
@@ -96,7 +95,7 @@ impl Lanes {
             self.behind.read(table, letters.len() as u64, Instant::now());
             let bytes = letters.iter().map(|letter| letter.message.len() + letter.relation.len()).sum();
             let share = self.budget.take(bytes);
-            if lane.send(Message::Letters { letters, share }).await.is_err() {
+            if lane.send(Message::Letters { letters, share }).is_err() {
                 return Err(self.failure().await);
             }
         }
@@ -110,7 +109,7 @@ impl Lanes {
         let mut replies = Vec::with_capacity(self.inboxes.len());
         for (table, lane) in &self.inboxes {
             let (reply, answer) = oneshot::channel();
-            if lane.send(Message::Mark(reply)).await.is_err() {
+            if lane.send(Message::Mark(reply)).is_err() {
                 return Err(self.failure().await);
             }
             replies.push((table.clone(), answer));
@@ -121,7 +120,7 @@ impl Lanes {
     /// Has every lane write what it holds.
     pub(crate) async fn flush(&mut self) -> Result<(), PipelineError> {
         for lane in self.inboxes.values() {
-            if lane.send(Message::Flush).await.is_err() {
+            if lane.send(Message::Flush).is_err() {
                 return Err(self.failure().await);
             }
         }
@@ -131,7 +130,7 @@ impl Lanes {
     /// Has a table's lane write what it holds, and end; `false` if it has none.
     pub(crate) async fn close(&mut self, table: &TableId) -> Result<bool, PipelineError> {
         let Some(lane) = self.inboxes.remove(table) else { return Ok(false) };
-        if lane.send(Message::Flush).await.is_err() {
+        if lane.send(Message::Flush).is_err() {
             return Err(self.failure().await);
         }
         self.behind.forget(table);

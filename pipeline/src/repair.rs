@@ -58,13 +58,13 @@ impl RepairRequest {
         self,
         snapshot: &Snapshot,
         table: &TableId,
-        lane: &mpsc::Sender<Message>,
+        lane: &mpsc::UnboundedSender<Message>,
     ) -> Result<Repaired, PipelineError> {
         let rows = snapshot.rows_by_key(table, &self.keys).await?;
         let repair = Repair { epoch: self.epoch, snapshot: self.lsn, keys: self.keys, rows };
         let (reply, answer) = oneshot::channel();
         let stopped = || PipelineError::Stopped("a lane");
-        lane.send(Message::Repair(repair, reply)).await.map_err(|_| stopped())?;
+        lane.send(Message::Repair(repair, reply)).map_err(|_| stopped())?;
         Ok(answer.await.map_err(|_| stopped())??)
     }
 }
@@ -108,7 +108,7 @@ pub(crate) async fn repair(
         Writer::Own { lake, source, lease } => {
             let mut table = CapturedTable::open(lake, &reference(source), Arc::clone(schema)).await?;
             table.own(lease.term, lease.taken_over).await?;
-            let (lane, inbox) = mpsc::channel(1);
+            let (lane, inbox) = mpsc::unbounded_channel();
             let limits = Limits { rows: 1, bytes: 1, maintenance: Maintenance::default() };
             let running = tokio::spawn(lane::run(table, inbox, limits));
             for request in requests {

@@ -128,12 +128,12 @@ impl ReplayRequest {
         source: &SourceRef,
         table: &TableId,
         reader: &LetterReader,
-        lane: &mpsc::Sender<Message>,
+        lane: &mpsc::UnboundedSender<Message>,
     ) -> Result<ReplayReport, PipelineError> {
         let replay = Replay::read(self, lake, source, table, reader).await?;
         let (reply, answer) = oneshot::channel();
         let stopped = || PipelineError::Stopped("a lane");
-        lane.send(Message::Replay(replay, reply)).await.map_err(|_| stopped())?;
+        lane.send(Message::Replay(replay, reply)).map_err(|_| stopped())?;
         let outcomes = answer.await.map_err(|_| stopped())??;
         Ok(outcomes.note(lake, source).await?)
     }

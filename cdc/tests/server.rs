@@ -66,6 +66,11 @@ impl Database {
         self.client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
+    /// Whether publications can be of schemas, columns and some rows: from 15 on.
+    pub async fn publishes_parts(&self) -> bool {
+        self.one::<i32>("SELECT current_setting('server_version_num')::int").await >= 150_000
+    }
+
     pub async fn source(&self) -> PostgresSource {
         PostgresSource::open(PostgresOptions::new(&self.url)).await.expect("a source")
     }

@@ -5,7 +5,7 @@
 //! places of the old ones. Memory holds the upsert, and a row group of each file that is being written, however large
 //! the table is.
 
-use std::{collections::BTreeSet, num::NonZero, sync::Arc, thread::available_parallelism};
+use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch},
@@ -30,8 +30,8 @@ use crate::{
     upsert::Upsert,
 };
 
-/// Files that are written at a time, if there are so many cores.
-const FILES_AT_ONCE: usize = 4;
+/// Files that are written at a time: each holds a row group in memory.
+const FILES_AT_ONCE: usize = 2;
 /// Files that are smaller become one.
 const SMALL: u64 = 4 << 20;
 
@@ -81,10 +81,9 @@ async fn rewrite_each(
 ) -> Result<Rewritten, LakeError> {
     let files = old_files(table, true, |path| urls.iter().any(|url| url.ends_with(path)))?;
     if files.len() != urls.len() {
-        let reason = format!("{} of {} files are not in its log", urls.len() - files.len(), urls.len());
+        let reason = format!("of {} files that hold rows its log has {}", urls.len(), files.len());
         return Err(LakeError::Damaged { table: table.path.clone(), reason });
     }
-    let at_once = available_parallelism().map_or(1, NonZero::get).min(FILES_AT_ONCE);
     stream::iter(grouped(files))
         .map(|files| {
             let (table, session, change) = (table.clone(), lake.serial_session(), change.clone());
@@ -95,7 +94,7 @@ async fn rewrite_each(
                 Ok::<_, LakeError>(Rewritten { removed, added })
             }))
         })
-        .buffered(at_once)
+        .buffered(FILES_AT_ONCE)
         .map(|ended| ended.map_err(LakeError::stopped(&table.path))?)
         .try_fold(Rewritten::default(), async |mut all, part| {
             all.removed.extend(part.removed);

@@ -22,7 +22,7 @@ fn lake() -> Lake {
 }
 
 /// One column of every type, with a plain value, an awkward one and a null, and the texts they must have.
-fn every_type() -> Vec<(ColumnType, ArrayRef, [&'static str; 3])> {
+pub fn every_type() -> Vec<(ColumnType, ArrayRef, [&'static str; 3])> {
     let numeric = |precision, scale, values: Vec<Option<i128>>| {
         Arc::new(Decimal128Array::from(values).with_precision_and_scale(precision, scale).unwrap())
             as ArrayRef

@@ -9,6 +9,7 @@ mod fingerprints;
 mod histories;
 mod letters;
 mod maintenance;
+mod merges;
 mod repair;
 mod source;
 mod storms;

@@ -1,5 +1,7 @@
 //! Files written anew: with other rows in them, or the same rows in fewer files.
 
+use std::sync::Arc;
+
 use arrow::{array::RecordBatch, error::ArrowError};
 use deltalake::{
     datafusion::{execution::SendableRecordBatchStream, logical_expr::Expr, prelude::SessionContext},
@@ -77,11 +79,11 @@ pub(crate) async fn rewrite(
     let schema = provider.schema();
     let mut batches =
         session.read_table(provider).map_err(failed())?.execute_stream().await.map_err(failed())?;
-    let mut writer = table.writer(schema.clone())?;
+    let mut writer = table.writer(Arc::clone(&schema))?;
     let written = async {
         let mut read = 0;
         let mut write = async |batch: RecordBatch| {
-            let batch = RecordBatch::try_new(schema.clone(), batch.columns().to_vec())
+            let batch = RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec())
                 .map_err(LakeError::arrow(&table.path))?;
             writer.write(&batch).await.map_err(LakeError::delta(&table.path, "rewritten"))
         };

@@ -1,6 +1,6 @@
 //! The upsert: rows of silver are replaced, taken out and put in by key.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch},
@@ -93,7 +93,7 @@ impl Upsert {
         Ok(Self { rows, deleted, key, how, converter, by_key })
     }
 
-    /// Silver's rows.
+    /// Those to take out among them.
     pub(crate) fn num_rows(&self) -> usize {
         self.rows.num_rows()
     }
@@ -124,27 +124,38 @@ impl Upsert {
     }
 
     /// Stored rows as the upsert leaves them.
+    ///
+    /// # Errors
+    /// If they have other columns, or in another order.
     pub(crate) fn apply(&self, stored: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         const STORED: usize = 0;
         const CHANGED: usize = 1;
+        let names =
+            |rows: &RecordBatch| rows.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
+        if names(stored) != names(&self.rows) {
+            return Err(ArrowError::SchemaError("the stored rows' columns are not silver's".to_owned()));
+        }
         let concerning = self.concerning(&columns(stored, &self.key))?;
         if concerning.iter().all(Option::is_none) {
             return Ok(stored.clone());
         }
         let (before, after) = (Positions::of(stored)?, Positions::of(&self.rows)?);
-        let counts = |rows| numbers(rows, COUNT);
+        let counts = match self.how {
+            How::Count => Some([numbers(stored, COUNT)?, numbers(&self.rows, COUNT)?]),
+            How::Replace | How::Repair => None,
+        };
         let mut left = Vec::with_capacity(concerning.len());
         let mut totals = Vec::new();
         for (row, change) in concerning.into_iter().enumerate() {
-            match change {
-                Some(change) if self.how == How::Count => {
-                    let total = counts(stored)?.value(row) + counts(&self.rows)?.value(change);
+            match (change, counts) {
+                (Some(change), Some([stored, changed])) => {
+                    let total = stored.value(row) + changed.value(change);
                     if total > 0 {
                         totals.push((left.len(), total));
                         left.push((CHANGED, change));
                     }
                 }
-                Some(change) if after.at(change) > before.at(row) => {
+                (Some(change), None) if after.at(change) > before.at(row) => {
                     if !self.deleted.value(change) {
                         left.push((CHANGED, change));
                     }
@@ -159,7 +170,7 @@ impl Upsert {
 }
 
 fn columns(rows: &RecordBatch, wanted: &[usize]) -> Vec<ArrayRef> {
-    wanted.iter().map(|&column| rows.column(column).clone()).collect()
+    wanted.iter().map(|&column| Arc::clone(rows.column(column))).collect()
 }
 
 fn numbers<'a>(rows: &'a RecordBatch, column: &str) -> Result<&'a Int64Array, ArrowError> {
@@ -172,7 +183,7 @@ fn with_totals(rows: &RecordBatch, totals: &[(usize, i64)]) -> Result<RecordBatc
     let mut counts = numbers(rows, COUNT)?.values().to_vec();
     totals.iter().for_each(|&(row, total)| counts[row] = total);
     let mut columns = rows.columns().to_vec();
-    columns[rows.schema().index_of(COUNT)?] = std::sync::Arc::new(Int64Array::from(counts));
+    columns[rows.schema().index_of(COUNT)?] = Arc::new(Int64Array::from(counts));
     RecordBatch::try_new(rows.schema(), columns)
 }
 

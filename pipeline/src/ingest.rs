@@ -139,6 +139,7 @@ impl Pipeline {
 
     /// Opens source and lake, copies what must be copied before anything can be followed, and says how to go on.
     async fn begin(&mut self) -> Result<Begun, PipelineError> {
+        self.lake.probe().await?;
         let mut source = PostgresSource::open(self.options.postgres.clone()).await?;
         let term = self.owner.own(&source, &self.lake, &self.control).await?;
         for table in source.skipped() {

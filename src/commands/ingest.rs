@@ -37,7 +37,6 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     let mut options = pipeline_options(&config)?;
     options.until_idle = arguments.until_idle;
     let lake = lake(&config)?;
-    lake.probe().await?;
     let session = ControlSession::open(&config, &lake).await?;
     let newest = Arc::new(Mutex::new(None));
     let observer = remembering(pipeline_observer(&Progress::new()), Arc::clone(&newest));

@@ -198,7 +198,7 @@ fn replaced(
     files: &[Add],
     old: impl Fn(&Partition) -> bool,
 ) -> Result<Vec<Action>, LakeError> {
-    Ok(table.removes(old, true)?.into_iter().map(Action::Remove).chain(adds(files)).collect())
+    Ok(exchanged(&Rewritten { removed: table.removes(old, true)?, added: files.to_vec() }))
 }
 
 /// An exchange's files say how it went: their names are of no other commit. If one to remove is no longer there, its

@@ -118,7 +118,7 @@ async fn find(upsert: &Upsert, table: &Table, lake: &Lake) -> Result<Found, Lake
     if upsert.num_rows() == 0 {
         return Ok(found);
     }
-    let keys = upsert.keys().map_err(&arrow)?.len();
+    let keys = upsert.key_names().count();
     let columns = upsert.key_names().chain([FILE]).map(column).collect();
     let mut batches = rows_by_file(table, &lake.session(), range(upsert).map_err(failed())?, columns).await?;
     while let Some(batch) = batches.try_next().await.map_err(failed())? {

@@ -10,6 +10,7 @@ use deltalake::{
     DeltaTable,
     datafile::writer::{DeltaWriter, WriterConfig},
     datafusion::{catalog::TableProvider, prelude::SessionContext},
+    delta_datafusion::TableProviderBuilder,
     kernel::{
         Add, EagerSnapshot, Metadata, MetadataExt, Remove, StructType,
         engine::arrow_conversion::TryIntoKernel,
@@ -182,14 +183,7 @@ impl Table {
         &self,
         session: &SessionContext,
     ) -> Result<Arc<dyn TableProvider>, LakeError> {
-        let provider = self
-            .delta()?
-            .table_provider()
-            .with_session(Arc::new(session.state()))
-            .build()
-            .await
-            .map_err(LakeError::query(&self.path, "read"))?;
-        Ok(Arc::new(provider))
+        self.provided(session, |table| table).await
     }
 
     /// With a column of the URLs of the files that the rows are in.
@@ -198,15 +192,7 @@ impl Table {
         session: &SessionContext,
         column: &str,
     ) -> Result<Arc<dyn TableProvider>, LakeError> {
-        let provider = self
-            .delta()?
-            .table_provider()
-            .with_session(Arc::new(session.state()))
-            .with_file_column(column)
-            .build()
-            .await
-            .map_err(LakeError::query(&self.path, "read"))?;
-        Ok(Arc::new(provider))
+        self.provided(session, |table| table.with_file_column(column)).await
     }
 
     /// Some of the table's files.
@@ -215,14 +201,16 @@ impl Table {
         session: &SessionContext,
         paths: impl IntoIterator<Item = String>,
     ) -> Result<Arc<dyn TableProvider>, LakeError> {
-        let provider = self
-            .delta()?
-            .table_provider()
-            .with_session(Arc::new(session.state()))
-            .with_file_paths(paths)
-            .build()
-            .await
-            .map_err(LakeError::query(&self.path, "read"))?;
+        self.provided(session, |table| table.with_file_paths(paths)).await
+    }
+
+    async fn provided(
+        &self,
+        session: &SessionContext,
+        choose: impl FnOnce(TableProviderBuilder) -> TableProviderBuilder,
+    ) -> Result<Arc<dyn TableProvider>, LakeError> {
+        let table = self.delta()?.table_provider().with_session(Arc::new(session.state()));
+        let provider = choose(table).build().await.map_err(LakeError::query(&self.path, "read"))?;
         Ok(Arc::new(provider))
     }
 

@@ -93,7 +93,7 @@ impl Upsert {
         Ok(Self { rows, deleted, key, how, converter, by_key })
     }
 
-    /// Those to take out among them.
+    /// Rows to take out count, too.
     pub(crate) fn num_rows(&self) -> usize {
         self.rows.num_rows()
     }
@@ -131,8 +131,9 @@ impl Upsert {
         const STORED: usize = 0;
         const CHANGED: usize = 1;
         let names =
-            |rows: &RecordBatch| rows.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
-        if names(stored) != names(&self.rows) {
+            [stored, &self.rows].map(|rows| rows.schema_ref().fields().iter().map(|field| field.name()));
+        let [stored_names, own_names] = names;
+        if !stored_names.eq(own_names) {
             return Err(ArrowError::SchemaError("the stored rows' columns are not silver's".to_owned()));
         }
         let concerning = self.concerning(&columns(stored, &self.key))?;

@@ -6,6 +6,8 @@ echo "$service"
 exec >&2
 (
     while read -r _; do :; done <&3
+    # Not before a `sleep` of ours has ended.
+    trap exit TERM
     kill -TERM "$service"
     # One that is paused hears of it once it goes on.
     kill -CONT "$service"
@@ -20,3 +22,4 @@ watcher=$!
 exec 3<&-
 wait "$service"
 kill "$watcher" 2>/dev/null
+wait "$watcher"

@@ -1,7 +1,8 @@
 //! Maintenance of a captured table: rows and positions stay as they are.
 
 use crate::{
-    CapturedTable, Compacted, Compaction, LakeError, Retention, Vacuumed, compaction::compact, table::Table,
+    CapturedTable, Compacted, Compaction, Lake, LakeError, Retention, Vacuumed, compaction::compact,
+    table::Table,
 };
 
 impl CapturedTable {
@@ -39,17 +40,44 @@ impl CapturedTable {
     ) -> impl Future<Output = Result<Vacuumed, LakeError>> + Send + use<> {
         let (lake, source) = (self.lake.clone(), self.source.name.clone());
         let paths = [&self.bronze, &self.silver].map(|half| half.table.path.clone());
-        async move {
-            let watermarks = lake.prune_watermarks(&source, &retention, now).await?;
-            let mut done = Vacuumed::default();
-            for path in paths {
-                let table = Table::open(&lake, &path).await?;
-                if table.state.is_some() {
-                    let versions = watermarks.iter().flat_map(|watermark| watermark.versions(&path));
-                    done += table.vacuum(&versions.collect(), retention.grace, now).await?;
-                }
+        vacuumed(lake, source, paths.into(), retention, now)
+    }
+
+    /// Where past states take more than what there is now, they go but for the newest few and the hourly ones. `None` if
+    /// none does. Unlike [`Self::vacuum`] it must not run beside a flush.
+    ///
+    /// # Errors
+    /// As [`Self::vacuum`].
+    pub async fn relieve(&self, retention: Retention, now: i64) -> Result<Option<Vacuumed>, LakeError> {
+        let mut crowded = Vec::new();
+        for half in [&self.bronze, &self.silver] {
+            if half.table.state.is_some() && half.table.is_crowded().await? {
+                crowded.push(half.table.path.clone());
             }
-            Ok(done)
+        }
+        if crowded.is_empty() {
+            return Ok(None);
+        }
+        let (lake, source) = (self.lake.clone(), self.source.name.clone());
+        vacuumed(lake, source, crowded, retention.when_crowded(), now).await.map(Some)
+    }
+}
+
+async fn vacuumed(
+    lake: Lake,
+    source: String,
+    paths: Vec<String>,
+    retention: Retention,
+    now: i64,
+) -> Result<Vacuumed, LakeError> {
+    let watermarks = lake.prune_watermarks(&source, &retention, now).await?;
+    let mut done = Vacuumed::default();
+    for path in paths {
+        let table = Table::open(&lake, &path).await?;
+        if table.state.is_some() {
+            let versions = watermarks.iter().flat_map(|watermark| watermark.versions(&path));
+            done += table.vacuum(&versions.collect(), retention.grace, now).await?;
         }
     }
+    Ok(done)
 }

@@ -36,6 +36,18 @@ impl Default for Retention {
     }
 }
 
+/// A table is crowded when its files take so many times what the newest version has, and at least so many bytes.
+const CROWDED: u64 = 2;
+const CROWDED_BYTES: u64 = 64 << 20;
+
+impl Retention {
+    /// What stays of a crowded table.
+    pub(crate) fn when_crowded(self) -> Self {
+        let (watermarks, grace) = (self.watermarks.min(10), self.grace.min(Duration::from_secs(60)));
+        Self { watermarks, grace, ..self }
+    }
+}
+
 /// What a vacuum removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vacuumed {
@@ -70,6 +82,16 @@ pub(crate) fn kept(
 }
 
 impl Table {
+    pub(crate) async fn is_crowded(&self) -> Result<bool, LakeError> {
+        let log = self.snapshot()?.try_log_data().map_err(LakeError::delta(&self.path, "listed"))?;
+        let live: u64 = log.iter().map(|file| u64::try_from(file.size()).unwrap_or_default()).sum();
+        let listed = self.log_store.object_store(None).list(None).map_ok(|file| file.size);
+        let all = listed.try_fold(0, |all, size| ready(Ok(all + size))).await;
+        let all =
+            all.map_err(|source| LakeError::Store { path: self.path.clone(), doing: "listed", source })?;
+        Ok(all > CROWDED_BYTES && all > CROWDED * live)
+    }
+
     /// Removes files that neither the newest version nor one of `kept` has, and the log from before the oldest of
     /// them, if either is older than the grace. `now` is in microseconds UTC. Commits nothing.
     pub(crate) async fn vacuum(

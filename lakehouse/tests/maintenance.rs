@@ -121,6 +121,36 @@ async fn a_compaction_changes_files_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn past_states_go_where_they_take_more_than_the_present() {
+    let store = FaultyStore::new();
+    let lake = lake(&store);
+    // Texts that do not compress: every version of silver takes some MiB.
+    let mut state = 1_u64;
+    let mut letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(33 + (state >> 33) as u8 % 90)
+    };
+    let long: String = (0..8 << 20).map(|_| letter()).collect();
+    let mut source = Source::with_rows([(1, row(&long, 1))]);
+    let mut table = copied(&lake, &source).await;
+    let mut marks = Vec::new();
+    for version in 0..16 {
+        source.update(1, None, None, version);
+        flush(&mut table, &source).await.unwrap();
+        source.commit();
+        marks.push(mark(&lake, &table, 2000 + version as u64).await);
+        if version == 3 {
+            assert_eq!(table.relieve(newest(100), LATER).await.unwrap(), None, "a little is no matter");
+        }
+    }
+    let done = table.relieve(newest(100), LATER).await.unwrap().expect("it is crowded");
+    assert!(done.files >= 5, "{done:?}");
+    let kept = &marks[6].tables[table.id()];
+    assert_eq!(silver(&lake, &table, Some(kept.silver_version)).await.len(), 1);
+    assert_eq!(silver(&lake, &table, None).await, source.rows);
+}
+
+#[tokio::test]
 async fn a_table_is_left_alone_until_it_is_due() {
     let store = FaultyStore::new();
     let lake = lake(&store);

@@ -16,6 +16,8 @@ use crate::{Options, PipelineError, copy::reference, error::chain};
 const VACUUM_EVERY: Duration = Duration::from_secs(3600);
 /// A process that just began has better things to do.
 const FIRST_VACUUM: Duration = Duration::from_secs(600);
+/// So often it is seen to it that past states do not take too much.
+const RELIEVE_EVERY: Duration = Duration::from_secs(60);
 /// A table's changes wait while its files are rewritten: this many bytes at a time.
 const BYTES_AT_ONCE: u64 = 64 << 20;
 
@@ -63,13 +65,16 @@ pub enum Maintained {
 pub(crate) struct Upkeep {
     maintenance: Maintenance,
     vacuum_at: Instant,
+    relieve_at: Instant,
     /// Under way beside the lane; they end with it.
     vacuums: JoinSet<()>,
 }
 
 impl Upkeep {
     pub(crate) fn new(maintenance: Maintenance) -> Self {
-        Self { maintenance, vacuum_at: Instant::now() + FIRST_VACUUM, vacuums: JoinSet::new() }
+        let now = Instant::now();
+        let (vacuum_at, relieve_at) = (now + FIRST_VACUUM, now + RELIEVE_EVERY);
+        Self { maintenance, vacuum_at, relieve_at, vacuums: JoinSet::new() }
     }
 
     /// What is due, and no more than a lane may wait for. A failure is told and tried again another time: capture does
@@ -79,6 +84,14 @@ impl Upkeep {
         let files = if hourly { 2 } else { self.maintenance.small_files };
         if let Err(error) = table.optimize(Compaction::Due { files, bytes: BYTES_AT_ONCE }).await {
             tracing::warn!(table = %table.id(), "files were not put together: {}", chain(&error));
+        }
+        while self.vacuums.try_join_next().is_some() {}
+        if Instant::now() >= self.relieve_at && self.vacuums.is_empty() {
+            self.relieve_at = Instant::now() + RELIEVE_EVERY;
+            let now = Utc::now().timestamp_micros();
+            if let Err(error) = table.relieve(self.maintenance.retention, now).await {
+                tracing::warn!(table = %table.id(), "old files were not removed: {}", chain(&error));
+            }
         }
         if hourly {
             self.vacuum_at = Instant::now() + VACUUM_EVERY;
@@ -114,7 +127,6 @@ impl Upkeep {
         table: &CapturedTable,
         then: impl FnOnce(Result<Vacuumed, LakeError>) + Send + 'static,
     ) {
-        while self.vacuums.try_join_next().is_some() {}
         let vacuum = table.vacuum(self.maintenance.retention, Utc::now().timestamp_micros());
         self.vacuums.spawn(async { then(vacuum.await) });
     }

@@ -9,7 +9,10 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
     value::{Dict, Value},
 };
-use lakeward_cdc::SchemaPolicy;
+use lakeward_cdc::{
+    SchemaPolicy,
+    debezium::{BinaryMode, DecimalMode, TimeMode},
+};
 use lakeward_change::TableId;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
@@ -59,6 +62,35 @@ pub struct SourceConfig {
     pub rules: Vec<RuleConfig>,
     pub hash_salt: Option<Secret>,
     pub numeric_scale: Option<u8>,
+    pub kafka: KafkaConfig,
+}
+
+/// Debezium's topics, which changes are read from if a prefix is given.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KafkaConfig {
+    pub prefix: Option<String>,
+    pub brokers: String,
+    pub publication: String,
+    pub decimal: DecimalMode,
+    pub time: TimeMode,
+    pub binary: BinaryMode,
+    /// `name=value`; secrets may be among them.
+    pub settings: Vec<Secret>,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            prefix: None,
+            brokers: "127.0.0.1:9092".to_owned(),
+            publication: "debezium_ecommerce".to_owned(),
+            decimal: DecimalMode::String,
+            time: TimeMode::Microseconds,
+            binary: BinaryMode::Bytes,
+            settings: Vec::new(),
+        }
+    }
 }
 
 /// What holds for the tables that a pattern names.
@@ -343,6 +375,13 @@ impl Config {
             problems.push(format!("a numeric_scale of source is {scale}: it must be from 0 to 38"));
         }
         let salted = self.source.hash_salt.as_ref().is_some_and(|salt| !salt.expose().is_empty());
+        let nameless = |setting: &Secret| !setting.expose().contains('=');
+        if self.source.kafka.settings.iter().any(nameless) {
+            problems.push("source.kafka.settings has one without a name: write name=value".to_owned());
+        }
+        if cfg!(not(feature = "kafka")) && self.source.kafka.prefix.is_some() {
+            problems.push("source.kafka.prefix is given, and this build is without Kafka".to_owned());
+        }
         if !salted && self.source.rules.iter().any(|rule| !rule.hash.is_empty()) {
             problems.push("source.rules have columns hashed: source.hash_salt must be given".to_owned());
         }
@@ -411,7 +450,10 @@ fn problem_of(path: &str, value: &Value) -> Option<String> {
             format!("unknown key `{field}`; known here: {}", known.join(", "))
         }
         _ if secret => "not a URL".to_owned(),
-        _ if path == "source.hash_salt" || path == "lake.s3.secret_access_key" => {
+        _ if path == "source.hash_salt"
+            || path == "source.kafka.settings"
+            || path == "lake.s3.secret_access_key" =>
+        {
             "not a text: put it in quotes".to_owned()
         }
         kind => kind.to_string(),

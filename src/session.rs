@@ -3,6 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
+#[cfg(feature = "kafka")]
+use lakeward_cdc::{KafkaOptions, debezium::Modes};
 use lakeward_cdc::{PostgresOptions, Salt, TableRule};
 use lakeward_change::TableId;
 use lakeward_features::ShopNames;
@@ -12,7 +14,7 @@ use lakeward_postgres::{Control, EmbeddedPostgres};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, RuleConfig, S3Config, SecretUrl, table_id};
+use crate::config::{Config, RuleConfig, S3Config, Secret, SecretUrl, table_id};
 
 /// The two places every capture command knows; they override the configuration.
 #[derive(clap::Args, Clone)]
@@ -128,7 +130,32 @@ pub fn postgres_options(config: &Config) -> Result<PostgresOptions> {
     options.rules = config.source.rules.iter().map(rule).collect();
     options.salt = config.source.hash_salt.as_ref().map(|salt| Salt::new(salt.expose())).unwrap_or_default();
     options.numeric_scale = config.source.numeric_scale;
+    #[cfg(feature = "kafka")]
+    {
+        options.kafka = kafka_options(config);
+    }
     Ok(options)
+}
+
+#[cfg(feature = "kafka")]
+fn kafka_options(config: &Config) -> Option<KafkaOptions> {
+    let kafka = &config.source.kafka;
+    let modes = Modes {
+        decimal: Some(kafka.decimal),
+        time: Some(kafka.time),
+        binary: Some(kafka.binary),
+        ..Modes::default()
+    };
+    let setting = |setting: &Secret| {
+        setting.expose().split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
+    };
+    Some(KafkaOptions {
+        brokers: kafka.brokers.clone(),
+        prefix: kafka.prefix.clone()?,
+        publication: kafka.publication.clone(),
+        modes,
+        settings: kafka.settings.iter().filter_map(setting).collect(),
+    })
 }
 
 pub fn pipeline_options(config: &Config) -> Result<Options> {

@@ -22,6 +22,7 @@ mod slots;
 mod stand;
 mod status;
 mod surroundings;
+mod topics;
 mod transactions;
 mod types;
 mod watermarks;

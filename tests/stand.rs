@@ -143,7 +143,8 @@ pub fn lakeward(arguments: &[&str]) -> Command {
 /// Runs to the end; the exit code must be 0.
 pub fn succeed(mut command: Command) -> Output {
     let output = command.output().expect("the command starts");
-    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, text(&output.stderr));
+    let (said, told) = (text(&output.stderr), text(&output.stdout));
+    assert!(output.status.success(), "{command:?}: {}\n{said}\n{told}", output.status);
     output
 }
 

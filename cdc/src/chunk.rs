@@ -1,9 +1,14 @@
 //! What a change source gives.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use async_trait::async_trait;
 use lakeward_change::{ChangeBatch, DeadLetter, Lsn, StoppedTable};
 
 use crate::CdcError;
+
+/// For each topic and partition the offset to read next.
+pub type Offsets = BTreeMap<String, BTreeMap<i32, i64>>;
 
 /// A stretch of the stream.
 #[derive(Debug, Clone)]
@@ -17,6 +22,8 @@ pub struct Chunk {
     pub boundary: Boundary,
     /// Newest commit time among the rows, microseconds UTC.
     pub committed_at: Option<i64>,
+    /// Where topics have to be read from by whoever wants what comes after a closed chunk; `None` for another source.
+    pub offsets: Option<Arc<Offsets>>,
 }
 
 impl Chunk {
@@ -52,6 +59,16 @@ pub trait ChangeStream: Send {
     /// [`next`]: Self::next
     fn stop_before(&mut self, lsn: Option<Lsn>);
 
-    /// Everything before `durable` is kept elsewhere: the source may forget it.
-    fn confirm(&mut self, durable: Lsn);
+    /// Everything before `durable` is kept elsewhere, and is before `offsets`: the source may forget it.
+    fn confirm(&mut self, durable: Lsn, offsets: Option<&Offsets>);
+
+    /// Whether a table was described a second time since the last call: its definition may have changed in ways that
+    /// descriptions do not show.
+    fn take_described_anew(&mut self) -> bool;
+
+    /// How many values their types could not hold (NaN in a numeric, infinite times) and are null, so far.
+    fn nulled(&self) -> u64;
+
+    /// Tells the source the last confirmed position and ends the session.
+    async fn close(self: Box<Self>);
 }

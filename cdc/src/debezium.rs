@@ -25,7 +25,7 @@ use arrow::array::{Int32Array, Int64Array};
 use lakeward_change::{ChangeBatch, DeadLetter, Op, Position, TableSchema};
 
 pub use self::{
-    envelope::Snapshot,
+    envelope::{Place, Snapshot},
     marks::{Heartbeat, NoMark, Transaction, TransactionEnd, heartbeat, transaction},
     modes::{BinaryMode, DecimalMode, Modes, TimeMode},
 };
@@ -47,6 +47,8 @@ pub struct Topic {
     /// Columns that are there and not captured, by their names in the source; and whether those that come are not either.
     pub left_out: BTreeSet<String>,
     pub ignores_new: bool,
+    /// Columns that came lately, by their names in the source: null where an event does not have them.
+    pub came: BTreeSet<String>,
     /// Of hashed columns.
     pub salt: Salt,
     pub modes: Modes,
@@ -139,6 +141,7 @@ impl TopicDecoder {
     /// # Errors
     /// The connector's settings are not those that are stated, or too few are; or too many messages cannot be taken in.
     pub fn read(&mut self, message: &Message<'_>) -> Result<Taken, CdcError> {
+        self.rows.place = None;
         let Some(value) = message.value else {
             self.ignored.tombstones += 1;
             return Ok(Taken::Nothing);
@@ -199,6 +202,11 @@ impl TopicDecoder {
     /// Messages since the last call that could not be taken in.
     pub fn take_letters(&mut self) -> Vec<TopicLetter> {
         std::mem::take(&mut self.letters)
+    }
+
+    /// Where the message that was read last stands in its transaction; `None` if it does not tell.
+    pub fn place(&self) -> Option<Place> {
+        self.rows.place
     }
 
     /// How many changes are pending.

@@ -77,6 +77,27 @@ pub enum CdcError {
     OtherSystem { expected: String, found: String },
     #[error("the snapshot waits for transactions that were open before it, {waited:?} so far: {holder}")]
     HeldUp { waited: Duration, holder: String },
+    #[error("no answer from Kafka at {brokers} for {waited:?}: [source.kafka] brokers")]
+    Brokers { brokers: String, waited: Duration },
+    #[error("topic {topic} cannot be read: {problem}")]
+    Topic { topic: String, problem: String },
+    #[error(
+        "topic {topic} holds rows of a snapshot that the connector took again: what changed before it, since its slot was \
+         lost, is not in the topics"
+    )]
+    SnapshotAgain { topic: String },
+    #[error(
+        "a transaction has {expected} changes of table {table}, and Kafka {found}: its topic has lost some, by retention or \
+         compaction"
+    )]
+    Incomplete { table: TableId, found: i64, expected: i64 },
+    #[cfg(feature = "kafka")]
+    #[error("Kafka refused to {action}")]
+    Kafka {
+        action: String,
+        #[source]
+        source: rdkafka::error::KafkaError,
+    },
     #[error("relation {relation} came after the catalog was read; open the source again")]
     NewRelation { relation: String },
     #[error("cannot read column {column} of table {table}")]
@@ -109,7 +130,16 @@ impl CdcError {
             | Self::SlotInUse { .. }
             | Self::SlotMoved { .. }
             | Self::NewRelation { .. }
-            | Self::HeldUp { .. } => true,
+            | Self::HeldUp { .. }
+            | Self::Brokers { .. }
+            | Self::Topic { .. }
+            | Self::SnapshotAgain { .. }
+            | Self::Incomplete { .. } => true,
+            #[cfg(feature = "kafka")]
+            Self::Kafka { source, .. } => !matches!(
+                source,
+                rdkafka::error::KafkaError::ClientConfig(..) | rdkafka::error::KafkaError::ClientCreation(_)
+            ),
             Self::Query { source, .. } => lakeward_postgres::is_retryable(source),
             Self::Replication { source, .. } => is_passing(source),
             _ => false,
@@ -125,6 +155,12 @@ impl CdcError {
     pub(crate) fn query(action: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Self {
         let action = action.into();
         move |source| Self::Query { action, source }
+    }
+
+    #[cfg(feature = "kafka")]
+    pub(crate) fn kafka(action: impl Into<String>) -> impl FnOnce(rdkafka::error::KafkaError) -> Self {
+        let action = action.into();
+        move |source| Self::Kafka { action, source }
     }
 
     pub(crate) fn replication(

@@ -150,6 +150,7 @@ pub fn debezium(data: &[u8]) {
         database: "d".to_owned(),
         left_out: BTreeSet::new(),
         ignores_new: false,
+        came: BTreeSet::new(),
         salt: Salt::new("salt"),
         modes,
     };

@@ -9,6 +9,7 @@ mod catalog;
 mod chunk;
 mod connection;
 mod copy;
+mod cursor;
 mod datetime;
 pub mod debezium;
 mod definition;
@@ -19,6 +20,8 @@ pub mod fingerprint;
 pub mod fuzz;
 mod hash;
 mod hex;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod known;
 mod leaves;
 mod letter;
@@ -38,15 +41,16 @@ mod test_messages;
 mod types;
 mod values;
 
-pub use chunk::{Boundary, ChangeStream, Chunk};
+pub use chunk::{Boundary, ChangeStream, Chunk, Offsets};
 pub use doctor::{Finding, Level, doctor};
 pub use error::CdcError;
 pub use hash::Salt;
+#[cfg(feature = "kafka")]
+pub use kafka::KafkaOptions;
 pub use letter::LetterReader;
 pub use protocol::ProtocolError;
 pub use rule::{SchemaPolicy, TableRule};
 pub use slot::{Claim, SlotState, SlotWal};
 pub use snapshot::Snapshot;
 pub use source::{HistoryTable, PostgresOptions, PostgresSource, SkippedTable};
-pub use stream::PostgresStream;
 pub use values::ValueError;

@@ -1,5 +1,7 @@
 //! A Postgres database as a source of changes.
 
+#[cfg(feature = "kafka")]
+use std::collections::BTreeSet;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use lakeward_change::{Lsn, Position, TableId, TableSchema};
@@ -8,8 +10,10 @@ use postgres_protocol::escape::escape_identifier;
 use serde::Serialize;
 use tokio_postgres::Client;
 
+#[cfg(feature = "kafka")]
+use crate::kafka::{self, KafkaOptions, Topics};
 use crate::{
-    CdcError, Claim, LetterReader, PostgresStream, Salt, SchemaPolicy, SlotState, SlotWal, Snapshot,
+    CdcError, ChangeStream, Claim, LetterReader, Offsets, Salt, SchemaPolicy, SlotState, SlotWal, Snapshot,
     TableRule,
     assembler::{Assembler, Followed},
     catalog::Catalog,
@@ -20,6 +24,7 @@ use crate::{
     pattern::Selection,
     publication::Publication,
     rule, slot,
+    stream::PostgresStream,
 };
 
 /// Arrow's offsets have 32 bits, and one Postgres value can be 1 GiB: chunks stay well below their sum.
@@ -44,6 +49,9 @@ pub struct PostgresOptions {
     pub salt: Salt,
     /// Numerics without a scale are decimals of 38 digits with this many of them a fraction, at most 38; by default texts.
     pub numeric_scale: Option<u8>,
+    /// Topics to read changes from, instead of a slot.
+    #[cfg(feature = "kafka")]
+    pub kafka: Option<KafkaOptions>,
     /// A chunk ends at this many rows.
     pub max_chunk_rows: usize,
     /// A chunk ends at about this size; the row that reaches it is still in it.
@@ -62,9 +70,20 @@ impl PostgresOptions {
             rules: Vec::new(),
             salt: Salt::default(),
             numeric_scale: None,
+            #[cfg(feature = "kafka")]
+            kafka: None,
             max_chunk_rows: 65_536,
             max_chunk_bytes: 32 << 20,
         }
+    }
+}
+
+impl PostgresOptions {
+    fn has_topics(&self) -> bool {
+        #[cfg(feature = "kafka")]
+        return self.kafka.is_some();
+        #[cfg(not(feature = "kafka"))]
+        false
     }
 }
 
@@ -104,11 +123,23 @@ pub struct PostgresSource {
     tables: Vec<Arc<TableSchema>>,
     skipped: Vec<SkippedTable>,
     histories: Vec<HistoryTable>,
+    /// What the changes are read from, if not from a slot.
+    #[cfg(feature = "kafka")]
+    topics: Option<Topics>,
+    /// Columns that tables got since the point from which topics are read.
+    #[cfg(feature = "kafka")]
+    came: BTreeMap<TableId, BTreeSet<String>>,
 }
 
 impl PostgresSource {
     /// Connects and reads the catalog. Changes nothing in the source.
-    pub async fn open(options: PostgresOptions) -> Result<Self, CdcError> {
+    #[cfg_attr(not(feature = "kafka"), expect(unused_mut, reason = "what the topics' options give"))]
+    pub async fn open(mut options: PostgresOptions) -> Result<Self, CdcError> {
+        #[cfg(feature = "kafka")]
+        if let Some(kafka) = &options.kafka {
+            options.source_name.get_or_insert_with(|| kafka.prefix.clone());
+            options.publication = Some(kafka.publication.clone());
+        }
         let client = connect(&options.url).await?;
         let session = client
             .query_one("SELECT current_user::text, current_database()::text", &[])
@@ -122,6 +153,12 @@ impl PostgresSource {
         let config = replication_config(&options.url, &user, &database, &slot, &publication)?;
         let mut replication = connect_replication(config.clone()).await?;
         let system = replication.identify_system().await.map_err(CdcError::replication("identify itself"))?;
+        let system_id = system.system_id;
+        #[cfg(feature = "kafka")]
+        let topics = match &options.kafka {
+            Some(kafka) => Some(Topics::open(kafka.clone(), database).await?),
+            None => None,
+        };
 
         let read = read_catalog(&client, &options, &user, &slot, &publication);
         let catalog = Arc::new(answered("read its catalog", read).await?);
@@ -143,7 +180,16 @@ impl PostgresSource {
             name,
             slot,
             publication,
-            system_id: system.system_id,
+            #[cfg(feature = "kafka")]
+            system_id: topics
+                .as_ref()
+                .map_or_else(|| system_id.clone(), |topics| topics.source_of(&system_id)),
+            #[cfg(not(feature = "kafka"))]
+            system_id,
+            #[cfg(feature = "kafka")]
+            topics,
+            #[cfg(feature = "kafka")]
+            came: BTreeMap::new(),
             timeline: system.timeline,
         })
     }
@@ -205,7 +251,46 @@ impl PostgresSource {
         &self.catalog.omitted
     }
 
+    /// Whether changes come by Kafka: then there is no slot of ours.
+    pub fn has_topics(&self) -> bool {
+        self.options.has_topics()
+    }
+
+    /// Finds from where on the topics can be read: `known` are points of the log, and where the topics went on there.
+    /// Without any it is from now on.
+    #[cfg_attr(
+        not(feature = "kafka"),
+        expect(clippy::unused_async, unused_variables, reason = "there are no topics")
+    )]
+    pub async fn reach(&mut self, known: Vec<(Lsn, Offsets)>) -> Result<(), CdcError> {
+        #[cfg(feature = "kafka")]
+        if let Some(mut topics) = self.topics.take() {
+            let reached = topics.reach(known, self.flush_lsn()).await;
+            self.topics = Some(topics);
+            return reached;
+        }
+        Ok(())
+    }
+
+    /// Of a table as it was at the point from which topics are read: its events may be without the columns since.
+    #[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "there are no topics"))]
+    pub fn was(&mut self, earlier: &TableSchema) {
+        #[cfg(feature = "kafka")]
+        if let Ok(definition) = self.catalog.find(&earlier.id) {
+            let names = |schema: &TableSchema| -> BTreeSet<String> {
+                (0..schema.columns.len()).map(|column| schema.source_name(column).to_owned()).collect()
+            };
+            let came = &names(&definition.schema) - &names(earlier);
+            self.came.insert(earlier.id.clone(), came);
+        }
+    }
+
+    /// The slot; or, in its terms, what the topics still hold.
     pub async fn slot(&self) -> Result<SlotState, CdcError> {
+        #[cfg(feature = "kafka")]
+        if let Some(topics) = &self.topics {
+            return Ok(topics.state());
+        }
         answered("read its replication slots", slot::state(&self.client, &self.slot)).await
     }
 
@@ -266,6 +351,9 @@ impl PostgresSource {
         if tables.is_empty() {
             return Err(CdcError::NoTables { skipped: self.skipped.len() });
         }
+        if self.has_topics() {
+            return Ok(());
+        }
         match Publication::find(&self.client, &self.publication).await? {
             Some(found) if !found.ours => Ok(()),
             Some(found) if self.slot().await? != SlotState::Missing => {
@@ -305,7 +393,17 @@ impl PostgresSource {
         &self,
         from: Lsn,
         durable: &BTreeMap<TableId, Position>,
-    ) -> Result<PostgresStream, CdcError> {
+    ) -> Result<Box<dyn ChangeStream>, CdcError> {
+        #[cfg(feature = "kafka")]
+        if let Some(topics) = &self.topics {
+            let followed = self.catalog.tables.iter().filter_map(|definition| {
+                let durable = *durable.get(&definition.schema.id)?;
+                let came = self.came.get(&definition.schema.id).cloned().unwrap_or_default();
+                Some(kafka::Followed { definition: definition.clone(), durable, came })
+            });
+            let stream = topics.stream(from, followed.collect(), self.options.max_chunk_rows.max(1)).await?;
+            return Ok(Box::new(stream));
+        }
         // A reader that just went away may still hold the slot. One that stands beyond would skip changes silently.
         match slot::wait_released(&self.client, &self.slot).await? {
             SlotState::Present { confirmed, lost: false, .. } if confirmed <= from => {}
@@ -336,7 +434,8 @@ impl PostgresSource {
         });
         let assembler = Assembler::new(followed.collect(), self.catalog.known.clone());
         let max_bytes = self.options.max_chunk_bytes.clamp(1, MAX_CHUNK_BYTES);
-        Ok(PostgresStream::new(session, from, assembler, self.options.max_chunk_rows.max(1), max_bytes))
+        let max_rows = self.options.max_chunk_rows.max(1);
+        Ok(Box::new(PostgresStream::new(session, from, assembler, max_rows, max_bytes)))
     }
 
     /// What reads the letters of a captured table again; `None` for another table.
@@ -386,7 +485,12 @@ async fn read_catalog(
     rule::leave_out(&options.rules, &mut catalog);
     rule::convert(options, &mut catalog);
     match Publication::find(client, publication).await? {
-        Some(found) if !found.ours => {
+        None if options.has_topics() => {
+            let problem = "is missing: its tables are those of the connector's topics".to_owned();
+            let (name, fix) = (publication.to_owned(), "`lakeward connector apply`".to_owned());
+            return Err(CdcError::Publication { name, problem, fix });
+        }
+        Some(found) if !found.ours || options.has_topics() => {
             let theirs = escape_identifier(publication);
             catalog.leave_out_histories(&format!(
                 "publication {theirs} is not one of ours, which take the inserts of such tables alone"

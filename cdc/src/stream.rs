@@ -8,16 +8,17 @@ use pgwire_replication::{ReplicationClient, ReplicationEvent, ReplicationMetrics
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    Boundary, CdcError, ChangeStream, Chunk,
+    Boundary, CdcError, ChangeStream, Chunk, Offsets,
     assembler::Assembler,
     connection::STATUS_INTERVAL,
+    cursor::Cursor,
     protocol::{Begin, POSTGRES_EPOCH_MICROS},
 };
 
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Changes of one Postgres database, read from its replication slot.
-pub struct PostgresStream {
+pub(crate) struct PostgresStream {
     client: ReplicationClient,
     metrics: Arc<ReplicationMetrics>,
     /// Events taken from the client.
@@ -30,69 +31,6 @@ pub struct PostgresStream {
     max_rows: usize,
     max_bytes: usize,
     ended: bool,
-}
-
-/// How far the stream has come, and how far it may go.
-#[derive(Debug)]
-struct Cursor {
-    /// Everything that committed before it has been taken in.
-    end: Lsn,
-    /// The end of the last closed chunk.
-    reported: Lsn,
-    /// Final LSN of the newest transaction taken in.
-    last_commit: Lsn,
-    bound: Option<Lsn>,
-    /// A transaction at or beyond the bound waits in `next_event`.
-    blocked: bool,
-    bound_reported: bool,
-}
-
-impl Cursor {
-    fn new(from: Lsn) -> Self {
-        Self {
-            end: from,
-            reported: from,
-            last_commit: Lsn(0),
-            bound: None,
-            blocked: false,
-            bound_reported: false,
-        }
-    }
-
-    fn set_bound(&mut self, bound: Option<Lsn>) {
-        self.bound = bound;
-        self.blocked = false;
-        self.bound_reported = false;
-    }
-
-    /// Whether a transaction may be taken in.
-    fn admits(&mut self, final_lsn: Lsn) -> bool {
-        self.blocked = self.bound.is_some_and(|bound| final_lsn >= bound);
-        if !self.blocked {
-            self.last_commit = final_lsn;
-        }
-        !self.blocked
-    }
-
-    fn advance(&mut self, end: Lsn) {
-        self.end = self.end.max(end);
-    }
-
-    /// The end to report, if there is one to report: outside a transaction, with or without rows.
-    fn report(&mut self, rows: bool) -> Option<Lsn> {
-        let end = match self.bound {
-            Some(_) if self.bound_reported => return None,
-            Some(bound) if self.blocked || self.end >= bound => {
-                self.bound_reported = true;
-                // Too late for the bound if something beyond it had been delivered already.
-                if self.last_commit >= bound { self.end } else { bound }
-            }
-            _ if rows || self.end > self.reported => self.end,
-            _ => return None,
-        };
-        self.reported = self.reported.max(end);
-        Some(end)
-    }
 }
 
 impl PostgresStream {
@@ -116,30 +54,6 @@ impl PostgresStream {
             max_bytes,
             ended: false,
         }
-    }
-
-    /// Whether a table was described a second time since the last call: its definition may have changed in ways that
-    /// descriptions do not show.
-    pub fn take_described_anew(&mut self) -> bool {
-        self.assembler.take_described_anew()
-    }
-
-    /// How many values their types could not hold (NaN in a numeric, infinite times) and are null, so far.
-    pub fn nulled(&self) -> u64 {
-        self.assembler.nulled()
-    }
-
-    /// Tells Postgres the last confirmed position and ends the session; the slot is free soon afterwards.
-    pub async fn close(mut self) {
-        let confirmed = self.confirmed;
-        let told = async {
-            while self.metrics.last_applied_lsn().as_u64() < confirmed.0 && self.client.is_running() {
-                sleep(PAUSE).await;
-            }
-        };
-        // Both are courtesies: the position is told again at the next start, and the server ends a broken session.
-        let _ = timeout(2 * STATUS_INTERVAL, told).await;
-        let _ = self.client.shutdown().await;
     }
 
     /// Takes the next event from the connection; returns at once if one is at hand.
@@ -209,7 +123,7 @@ impl PostgresStream {
         };
         let (batches, committed_at) = self.assembler.take()?;
         let (letters, stopped) = (self.assembler.take_letters(), self.assembler.take_stopped());
-        Ok(Some(Chunk { batches, letters, stopped, boundary, committed_at }))
+        Ok(Some(Chunk { batches, letters, stopped, boundary, committed_at, offsets: None }))
     }
 
     /// Takes in what is at hand, up to a full chunk.
@@ -260,50 +174,29 @@ impl ChangeStream for PostgresStream {
         self.cursor.set_bound(lsn);
     }
 
-    fn confirm(&mut self, durable: Lsn) {
+    fn confirm(&mut self, durable: Lsn, _: Option<&Offsets>) {
         self.confirmed = self.confirmed.max(durable);
         self.client.update_applied_lsn(pgwire_replication::Lsn(durable.0));
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bound_is_met_by_a_transaction_or_a_keepalive() {
-        let mut cursor = Cursor::new(Lsn(10));
-        assert_eq!(cursor.report(false), None);
-        cursor.set_bound(Some(Lsn(30)));
-        assert!(cursor.admits(Lsn(20)));
-        cursor.advance(Lsn(25));
-        assert_eq!(cursor.report(true), Some(Lsn(25)));
-        assert!(!cursor.admits(Lsn(30)));
-        assert_eq!((cursor.report(false), cursor.report(false)), (Some(Lsn(30)), None));
-
-        cursor.set_bound(Some(Lsn(40)));
-        assert!(cursor.admits(Lsn(30)));
-        cursor.advance(Lsn(35));
-        assert_eq!(cursor.report(true), Some(Lsn(35)));
-        cursor.advance(Lsn(50));
-        assert_eq!((cursor.report(false), cursor.report(false)), (Some(Lsn(40)), None));
-        cursor.set_bound(None);
-        assert_eq!((cursor.report(false), cursor.report(false)), (Some(Lsn(50)), None));
+    fn take_described_anew(&mut self) -> bool {
+        self.assembler.take_described_anew()
     }
 
-    #[test]
-    fn a_bound_that_came_too_late_says_so() {
-        let mut cursor = Cursor::new(Lsn(10));
-        assert!(cursor.admits(Lsn(40)));
-        cursor.advance(Lsn(45));
-        assert_eq!(cursor.report(true), Some(Lsn(45)));
-        cursor.set_bound(Some(Lsn(30)));
-        assert_eq!(cursor.report(false), Some(Lsn(45)));
-        // Without a transaction beyond it, an earlier end is no obstacle.
-        let mut cursor = Cursor::new(Lsn(10));
-        cursor.advance(Lsn(45));
-        assert_eq!(cursor.report(false), Some(Lsn(45)));
-        cursor.set_bound(Some(Lsn(30)));
-        assert_eq!(cursor.report(false), Some(Lsn(30)));
+    fn nulled(&self) -> u64 {
+        self.assembler.nulled()
+    }
+
+    /// The slot is free soon afterwards.
+    async fn close(mut self: Box<Self>) {
+        let confirmed = self.confirmed;
+        let told = async {
+            while self.metrics.last_applied_lsn().as_u64() < confirmed.0 && self.client.is_running() {
+                sleep(PAUSE).await;
+            }
+        };
+        // Both are courtesies: the position is told again at the next start, and the server ends a broken session.
+        let _ = timeout(2 * STATUS_INTERVAL, told).await;
+        let _ = self.client.shutdown().await;
     }
 }

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::TryStreamExt;
-use lakeward_cdc::{Boundary, CdcError, ChangeStream};
+use lakeward_cdc::{Boundary, CdcError};
 use lakeward_change::Op;
 use tokio::sync::Semaphore;
 

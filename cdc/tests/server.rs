@@ -14,9 +14,7 @@ use arrow::{
     util::display::array_value_to_string,
 };
 use futures::TryStreamExt;
-use lakeward_cdc::{
-    Boundary, ChangeStream, Chunk, PostgresOptions, PostgresSource, PostgresStream, Snapshot,
-};
+use lakeward_cdc::{Boundary, ChangeStream, Chunk, PostgresOptions, PostgresSource, Snapshot};
 use lakeward_change::{ChangeBatch, Lsn, Op, Position, TableId};
 use lakeward_postgres::{EmbeddedOptions, EmbeddedPostgres};
 use tempfile::TempDir;
@@ -83,7 +81,7 @@ impl Database {
     }
 
     /// A source with its slot, streaming from the slot's start.
-    pub async fn capture(&self) -> (PostgresSource, PostgresStream) {
+    pub async fn capture(&self) -> (PostgresSource, Box<dyn ChangeStream>) {
         let source = self.source().await;
         source.prepare().await.expect("a publication");
         let lsn = source.create_slot(WAIT).await.expect("a slot").lsn();
@@ -160,7 +158,7 @@ fn cell(column: &dyn Array, i: usize) -> String {
 }
 
 /// Reads until everything that committed before `lsn` is in.
-pub async fn read_to(stream: &mut PostgresStream, lsn: Lsn) -> Vec<Chunk> {
+pub async fn read_to(stream: &mut Box<dyn ChangeStream>, lsn: Lsn) -> Vec<Chunk> {
     let mut chunks: Vec<Chunk> = Vec::new();
     let mut closed = 0;
     loop {
@@ -190,7 +188,7 @@ pub fn check_boundary(chunk: &Chunk, closed: i64) -> i64 {
     }
 }
 
-pub async fn next(stream: &mut PostgresStream) -> Chunk {
+pub async fn next(stream: &mut Box<dyn ChangeStream>) -> Chunk {
     tokio::time::timeout(WAIT, stream.next()).await.expect("something to arrive").expect("a chunk")
 }
 
@@ -199,7 +197,7 @@ pub fn rows_of_chunks(chunks: &[Chunk]) -> Vec<Row> {
 }
 
 /// Everything that is committed by now.
-pub async fn changes(database: &Database, stream: &mut PostgresStream) -> Vec<Row> {
+pub async fn changes(database: &Database, stream: &mut Box<dyn ChangeStream>) -> Vec<Row> {
     let lsn = database.mark().await;
     rows_of_chunks(&read_to(stream, lsn).await)
 }

@@ -1,4 +1,4 @@
-use lakeward_cdc::{Boundary, CdcError, ChangeStream, PostgresOptions, PostgresSource, SlotState};
+use lakeward_cdc::{Boundary, CdcError, PostgresOptions, PostgresSource, SlotState};
 use lakeward_change::Op;
 
 use crate::server::{Database, WAIT, changes, check_boundary, followed, next, read_to, rows, rows_of_chunks};
@@ -13,7 +13,7 @@ async fn a_confirmed_position_reaches_the_slot_and_nothing_before_it_comes_again
     let lsn = database.mark().await;
     let chunks = read_to(&mut stream, lsn).await;
     let Some(Boundary::Closed { end }) = chunks.last().map(|chunk| chunk.boundary) else { panic!("open") };
-    stream.confirm(end);
+    stream.confirm(end, None);
     tokio::time::timeout(WAIT, async {
         loop {
             match source.slot().await.expect("a state") {

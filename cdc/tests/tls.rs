@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
 };
 
-use lakeward_cdc::{ChangeStream, PostgresOptions, PostgresSource};
+use lakeward_cdc::{PostgresOptions, PostgresSource};
 use lakeward_postgres::{EmbeddedOptions, EmbeddedPostgres};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 

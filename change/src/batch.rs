@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, StructArray,
-        TimestampMicrosecondArray,
+        TimestampMicrosecondArray, UInt32Array,
     },
-    compute::{filter, filter_record_batch},
+    compute::{filter, filter_record_batch, take, take_record_batch},
     datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType},
     error::ArrowError,
 };
@@ -105,6 +105,38 @@ impl ChangeBatch {
     pub fn truncated_leaf(&self, row: usize) -> Option<&str> {
         let leaves = self.values.column(self.table.leaf()?).as_string_opt::<i32>()?;
         leaves.is_valid(row).then(|| leaves.value(row))
+    }
+
+    /// The changes at some places, in their order.
+    ///
+    /// # Errors
+    /// If there is no such place.
+    pub fn chosen(&self, rows: &UInt32Array) -> Result<Self, ArrowError> {
+        let numbers =
+            |numbers| Ok::<_, ArrowError>(take(numbers, rows, None)?.as_primitive::<Int64Type>().clone());
+        let mask = |mask: &Option<BooleanArray>| {
+            let mask = mask.as_ref().map(|mask| Ok(take(mask, rows, None)?.as_boolean().clone()));
+            mask.transpose()
+        };
+        let old_keys = self
+            .old_keys
+            .as_ref()
+            .map(|keys| Ok::<_, ArrowError>(take(keys, rows, None)?.as_struct().clone()));
+        Ok(Self {
+            table: Arc::clone(&self.table),
+            epoch: self.epoch,
+            ops: rows.values().iter().map(|row| self.ops[*row as usize]).collect(),
+            commits: numbers(&self.commits)?,
+            orders: numbers(&self.orders)?,
+            lsns: numbers(&self.lsns)?,
+            xids: numbers(&self.xids)?,
+            committed_at: take(&self.committed_at, rows, None)?
+                .as_primitive::<TimestampMicrosecondType>()
+                .clone(),
+            values: take_record_batch(&self.values, rows)?,
+            old_keys: old_keys.transpose()?,
+            unavailable: self.unavailable.iter().map(mask).collect::<Result<_, ArrowError>>()?,
+        })
     }
 
     /// All changes but those at some places.

@@ -63,6 +63,7 @@ impl Captured {
             reason: "test".into(),
             tables: self.tables.iter().map(|table| (table.id().clone(), table.watermark_entry())).collect(),
             stopped: Vec::new(),
+            offsets: BTreeMap::new(),
         }
     }
 

@@ -23,6 +23,14 @@ impl Lake {
     pub async fn definition(&self, path: &str) -> Result<Option<TableSchema>, LakeError> {
         Table::open(self, path).await?.captured_schema()
     }
+
+    /// The same, at a version.
+    ///
+    /// # Errors
+    /// Also if there is no such version.
+    pub async fn definition_at(&self, path: &str, version: i64) -> Result<Option<TableSchema>, LakeError> {
+        Table::open_at(self, path, Some(version)).await?.captured_schema()
+    }
 }
 
 impl CapturedTable {

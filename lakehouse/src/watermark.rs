@@ -50,6 +50,9 @@ pub struct Watermark {
     /// Tables that an earlier cut had and this one lacks.
     #[serde(default)]
     pub stopped: Vec<StoppedTable>,
+    /// For each topic and partition of a source that comes by them, where it goes on after the cut.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub offsets: BTreeMap<String, BTreeMap<i32, i64>>,
 }
 
 /// A captured table in a cut. Paths are relative to the lake. A history has no silver: its path is empty, its version -1.

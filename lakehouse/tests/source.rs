@@ -494,5 +494,6 @@ pub fn watermark(source: &str, lsn: u64, table: Option<&CapturedTable>) -> Water
         reason: "test".to_owned(),
         tables: table.map(|t| (t.id().clone(), t.watermark_entry())).into_iter().collect(),
         stopped: Vec::new(),
+        offsets: BTreeMap::new(),
     }
 }

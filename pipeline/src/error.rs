@@ -52,7 +52,16 @@ impl PipelineError {
         match self {
             Self::Lake(LakeError::Fold(
                 FoldError::NotStored { table, .. } | FoldError::RowGone { table, .. },
-            )) => Some(table),
+            ))
+            | Self::Source(CdcError::Incomplete { table, .. }) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// Why changes are missing that nobody has any more.
+    pub(crate) fn loss(&self) -> Option<String> {
+        match self {
+            Self::Source(lost @ CdcError::SnapshotAgain { .. }) => Some(lost.to_string()),
             _ => None,
         }
     }

@@ -8,9 +8,9 @@ use std::{
 };
 
 use backon::BackoffBuilder;
-use lakeward_cdc::{PostgresOptions, PostgresSource, SlotState};
+use lakeward_cdc::{Offsets, PostgresOptions, PostgresSource, SlotState};
 use lakeward_change::{Lsn, StopCause, StoppedTable, TableId, TableSchema};
-use lakeward_lakehouse::Lake;
+use lakeward_lakehouse::{Lake, Watermark};
 use lakeward_postgres::Control;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +62,8 @@ pub struct Pipeline {
     pub(crate) copies: Copies,
     pub(crate) owner: Owner,
     told: HashSet<String>,
+    /// Why all is to be copied anew.
+    lost: Option<String>,
 }
 
 impl Pipeline {
@@ -78,6 +80,7 @@ impl Pipeline {
             copies: Copies::default(),
             owner: Owner::default(),
             told: HashSet::new(),
+            lost: None,
         }
     }
 
@@ -107,8 +110,16 @@ impl Pipeline {
                 }
                 Ok(_) => return Ok(()),
                 Err(ref error) if let Some(table) = error.lacks_rows() => {
-                    let reason = "a change builds on a row that the lake lacks".to_owned();
+                    let reason = match error {
+                        PipelineError::Source(lost) => lost.to_string(),
+                        _ => "a change builds on a row that the lake lacks".to_owned(),
+                    };
                     self.copies.want(table.clone(), reason, None);
+                    self.subscribers.clear();
+                    continue;
+                }
+                Err(ref error) if let Some(lost) = error.loss() => {
+                    self.lost = Some(lost);
                     self.subscribers.clear();
                     continue;
                 }
@@ -161,6 +172,14 @@ impl Pipeline {
             term,
         };
         let mut newest = self.lake.latest_watermark(Some(source.name())).await?;
+        if let Some(reason) = self.lost.take() {
+            (self.observer)(Event::Lost { reason });
+            newest = None;
+        }
+        if source.has_topics() {
+            let known = self.known_offsets(&source, newest.as_ref()).await?;
+            source.reach(known).await?;
+        }
         let slot = source.slot().await?;
         let origin = Origin {
             system_id: source.system_id(),
@@ -180,7 +199,11 @@ impl Pipeline {
                     (self.observer)(Event::Lost { reason });
                 }
                 newest = None;
-                self.copy_all(&source, &slot, &copying).await?;
+                if source.has_topics() {
+                    source.reach(Vec::new()).await?;
+                } else {
+                    self.copy_all(&source, &slot, &copying).await?;
+                }
             }
         }
         loop {
@@ -199,6 +222,20 @@ impl Pipeline {
             let finished = self.copies.conclude(tables, copied);
             finished.tell(&self.control, &self.observer).await;
         }
+    }
+
+    /// The watermarks from which the source's topics can perhaps be read on, if its newest one is of theirs.
+    async fn known_offsets(
+        &self,
+        source: &PostgresSource,
+        newest: Option<&Watermark>,
+    ) -> Result<Vec<(Lsn, Offsets)>, PipelineError> {
+        let is_ours = |watermark: &Watermark| watermark.system_id == source.system_id();
+        if !newest.is_some_and(is_ours) {
+            return Ok(Vec::new());
+        }
+        let all = self.lake.watermarks(source.name()).await?;
+        Ok(all.into_iter().filter(is_ours).map(|watermark| (watermark.lsn, watermark.offsets)).collect())
     }
 
     /// Copies everything at the snapshot of a new slot, which holds everything after it.

@@ -42,15 +42,15 @@ impl Owner {
         {
             return Err(lost.into());
         }
-        if !self.claim.as_ref().is_some_and(Claim::holds) {
+        if !source.has_topics() && !self.claim.as_ref().is_some_and(Claim::holds) {
             self.claim = Some(claim_slot(source, control).await?);
         }
         if let Some(term) = self.term() {
             return Ok(term);
         }
         let holder = format!("process {}", std::process::id());
-        // The claim says that no other owner's session lives.
-        let lease = control.take_lease(source.name(), &holder, true).await?;
+        // The claim says that no other owner's session lives; topics have none.
+        let lease = control.take_lease(source.name(), &holder, self.claim.is_some()).await?;
         if lease.taken_over {
             for schema in source.tables() {
                 match CapturedTable::open(lake, &reference(source), Arc::clone(schema)).await {
@@ -73,6 +73,14 @@ impl Owner {
             let _ = timeout(PATIENCE, control.release_lease(&name, term)).await;
         }
     }
+}
+
+/// Whether somebody reads the source.
+pub(crate) async fn is_read(source: &PostgresSource, control: &Control) -> Result<bool, PipelineError> {
+    if source.has_topics() {
+        return Ok(!control.lease_is_free(source.name()).await?);
+    }
+    Ok(matches!(source.slot().await?, SlotState::Present { active_pid: Some(_), .. }))
 }
 
 /// Takes the slot's claim, also from a process that stands still: such a one keeps its session. Once the server has

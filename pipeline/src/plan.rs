@@ -141,12 +141,19 @@ impl Pipeline {
     /// Begins the copies that run beside the stream, and says where that begins.
     pub(crate) async fn begun(
         &mut self,
-        source: PostgresSource,
+        mut source: PostgresSource,
         plan: Plan,
         newest: Option<Watermark>,
         confirmed: Lsn,
         copying: Copying,
     ) -> Result<Begun, PipelineError> {
+        if let Some(newest) = newest.as_ref().filter(|_| source.has_topics()) {
+            for entry in plan.follow.iter().filter_map(|(table, _)| newest.tables.get(table.id())) {
+                let version = if entry.is_history() { entry.bronze_version } else { entry.silver_version };
+                let earlier = self.lake.definition_at(entry.defined_at(), version).await?;
+                earlier.iter().for_each(|earlier| source.was(earlier));
+            }
+        }
         let watermark = match newest {
             Some(watermark) => watermark,
             None => Watermark {
@@ -159,6 +166,7 @@ impl Pipeline {
                 reason: "copy".to_owned(),
                 tables: BTreeMap::new(),
                 stopped: Vec::new(),
+                offsets: BTreeMap::new(),
             },
         };
         self.copies.release();

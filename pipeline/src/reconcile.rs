@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use lakeward_cdc::{HistoryTable, PostgresSource, SchemaPolicy, SlotState, Snapshot};
+use lakeward_cdc::{HistoryTable, PostgresSource, SchemaPolicy, Snapshot};
 use lakeward_change::{Lsn, StopCause, StoppedTable, TableId, TableSchema};
 use lakeward_lakehouse::{Lake, LakeError, Watermark};
 use lakeward_postgres::{Control, CutState};
@@ -17,6 +17,7 @@ use crate::{
     Observer, Options, Pipeline, PipelineError, TableRepair, TableReport,
     compare::{Compared, compare},
     ingest::changed,
+    owner::is_read,
     repair::{Writer, repair},
     status::lacking,
 };
@@ -131,7 +132,7 @@ struct Found {
 impl Run<'_> {
     /// Has a cut made, and compares all tables there, or some.
     async fn compare_at_cut(&self, only: Option<&BTreeSet<TableId>>) -> Result<Found, PipelineError> {
-        let running = matches!(self.source.slot().await?, SlotState::Present { active_pid: Some(_), .. });
+        let running = is_read(&self.source, self.control).await?;
         let asked = cut_at_snapshot(self.control, &self.source, &self.wanted);
         let (snapshot, watermark) =
             if running { asked.await? } else { self.run_ingester_during(asked).await? };

@@ -148,6 +148,7 @@ mod tests {
             reason: "cut".into(),
             tables: BTreeMap::new(),
             stopped: Vec::new(),
+            offsets: BTreeMap::new(),
         }
     }
 

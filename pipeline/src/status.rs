@@ -8,7 +8,7 @@ use lakeward_lakehouse::{Lake, Watermark};
 use lakeward_postgres::Control;
 use serde::Serialize;
 
-use crate::{Options, PipelineError, Progress};
+use crate::{Options, PipelineError, Progress, owner::is_read};
 
 /// An ingester reports about once a second: after this long its report says nothing any more.
 const STALE: Duration = Duration::from_secs(10);
@@ -57,19 +57,20 @@ pub struct TableStatus {
 pub async fn status(lake: &Lake, control: &Control, options: &Options) -> Result<Status, PipelineError> {
     let source = PostgresSource::open(options.postgres.clone()).await?;
     let server = source.flush_lsn().await?;
-    let slot = source.slot().await?;
+    let slot = if source.has_topics() { None } else { Some(source.slot().await?) };
+    let running = is_read(&source, control).await?;
     let wal = source.slot_wal().await?;
     let watermark = lake.latest_watermark(Some(source.name())).await?;
     let ingester = control
         .ingester(source.name())
         .await?
-        .filter(|(_, age)| *age < STALE && matches!(slot, SlotState::Present { active_pid: Some(_), .. }))
+        .filter(|(_, age)| *age < STALE && running)
         .and_then(|(state, _)| serde_json::from_value::<Progress>(state).ok());
     let letters = match &watermark {
         Some(watermark) => lake.open_letters(watermark).await?,
         None => BTreeMap::new(),
     };
-    let mut findings = findings(watermark.as_ref(), &slot, wal.as_ref(), ingester.as_ref());
+    let mut findings = findings(watermark.as_ref(), slot.as_ref(), wal.as_ref(), ingester.as_ref());
     let entries = watermark.iter().flat_map(|watermark| &watermark.tables);
     findings.extend(entries.filter(|(_, entry)| entry.is_history()).map(|(id, _)| {
         format!("{id} is in bronze alone, without its updates and deletes: {}", lacking(&source, id))
@@ -116,28 +117,33 @@ pub(crate) fn lacking(source: &PostgresSource, table: &TableId) -> String {
 
 fn findings(
     watermark: Option<&Watermark>,
-    slot: &SlotState,
+    slot: Option<&SlotState>,
     wal: Option<&SlotWal>,
     ingester: Option<&Progress>,
 ) -> Vec<String> {
     let mut findings = Vec::new();
     match (watermark, slot) {
         (None, _) => findings.push("nothing is captured yet: run `lakeward ingest`".to_owned()),
-        (Some(_), SlotState::Missing) => findings.push(
+        (Some(_), None) if ingester.is_none() => findings.push(
+            "nobody reads the topics: run `lakeward ingest` before Kafka removes what it has not read".to_owned(),
+        ),
+        (Some(_), Some(SlotState::Missing)) => findings.push(
             "the replication slot is gone: the next `lakeward ingest` says what was lost and copies anew".to_owned(),
         ),
-        (Some(_), SlotState::Present { lost: true, .. }) => findings.push(
+        (Some(_), Some(SlotState::Present { lost: true, .. })) => findings.push(
             "the server has removed log that the slot needs: the next `lakeward ingest` copies anew".to_owned(),
         ),
-        (Some(_), SlotState::Present { active_pid: None, .. }) => findings.push(
+        (Some(_), Some(SlotState::Present { active_pid: None, .. })) => findings.push(
             "nobody reads the slot, and the server keeps its log until somebody does: run `lakeward ingest`, or \
              `lakeward source drop` to give up"
                 .to_owned(),
         ),
-        (Some(_), SlotState::Present { active_pid: Some(pid), .. }) if ingester.is_none() => findings.push(format!(
-            "process {pid} of the server reads the slot, but no ingester of this lake tells of itself: it may hang, \
-             or be another's"
-        )),
+        (Some(_), Some(SlotState::Present { active_pid: Some(pid), .. })) if ingester.is_none() => {
+            findings.push(format!(
+                "process {pid} of the server reads the slot, but no ingester of this lake tells of itself: it may hang, \
+                 or be another's"
+            ));
+        }
         _ => {}
     }
     if let Some(SlotWal { limit_bytes: None, .. }) = wal {

@@ -4,7 +4,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 
 use futures::future::{BoxFuture, OptionFuture};
 use lakeward_cdc::{
-    Boundary, CdcError, ChangeStream, Chunk, PostgresSource, PostgresStream, SchemaPolicy, SlotState,
+    Boundary, CdcError, ChangeStream, Chunk, Offsets, PostgresSource, SchemaPolicy, SlotState,
 };
 use lakeward_change::{Lsn, StopCause, StoppedTable, TableId};
 use lakeward_lakehouse::{CapturedTable, Lake, Watermark, WatermarkTable};
@@ -45,10 +45,12 @@ pub(crate) struct Streaming {
     observer: Observer,
     options: Options,
     requests: Requests,
-    stream: PostgresStream,
+    stream: Box<dyn ChangeStream>,
     lanes: Lanes,
     /// Everything that committed before this has been routed.
     routed: Lsn,
+    /// Where topics go on there; `None` as long as that is not known.
+    offsets: Option<Arc<Offsets>>,
     /// The stream stands inside a transaction.
     open: bool,
     /// Changes were routed that no cut covers yet, since when.
@@ -113,6 +115,7 @@ impl Streaming {
             lanes,
             options,
             routed: from,
+            offsets: None,
             not_before,
             unmarked,
             open: false,
@@ -204,7 +207,7 @@ impl Streaming {
                 () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
                 _ = tick.tick() => self.look_around(copies).await?,
                 () = budget.has_room(), if full => {}
-                chunk = next_chunk(&mut self.stream, reading) => match chunk {
+                chunk = next_chunk(&mut *self.stream, reading) => match chunk {
                     Ok(chunk) => self.route(chunk, subscribers, copies).await?,
                     // The catalog knows by now what it is.
                     Err(PipelineError::Source(CdcError::NewRelation { .. })) => self.again = true,
@@ -231,6 +234,9 @@ impl Streaming {
     /// Why a cut should begin now, if one should: never inside a transaction, one at a time.
     fn cut_due(&self, stopping: bool) -> Option<&'static str> {
         if self.open || self.cut.is_some() || self.again || self.routed < self.not_before {
+            return None;
+        }
+        if self.offsets.is_none() && self.source.has_topics() {
             return None;
         }
         if self.unmarked {
@@ -262,6 +268,7 @@ impl Streaming {
         self.requests.begin_cut(self.routed);
         let mut watermark = Watermark::clone(&self.watermark);
         watermark.lsn = self.routed;
+        watermark.offsets = self.offsets.as_deref().cloned().unwrap_or_default();
         watermark.stream_time = self.stream_time;
         watermark.stopped = copies.stopped();
         watermark.tables.retain(|id, _| self.lanes.contains(id));
@@ -276,7 +283,8 @@ impl Streaming {
         self.lanes.behind.finish_cut();
         let hold = copies.hold(self.options.stopped_grace);
         lakeward_faults::failpoint("confirm_sent").await?;
-        self.stream.confirm(hold.map_or(watermark.lsn, |hold| hold.min(watermark.lsn)));
+        let confirmed = hold.map_or(watermark.lsn, |hold| hold.min(watermark.lsn));
+        self.stream.confirm(confirmed, Some(&watermark.offsets));
         self.unmarked = false;
         self.watermark_at = Instant::now();
         self.watermark = Arc::clone(&watermark);
@@ -335,7 +343,8 @@ impl Streaming {
     /// Whatever came, went or changed in the source's catalog is seen to by a new beginning.
     async fn look_at_definitions(&mut self, copies: &Copies) -> Result<(), PipelineError> {
         self.looked_at = Instant::now();
-        if !matches!(self.source.slot().await?, SlotState::Present { active_pid: Some(_), .. }) {
+        let is_read = matches!(self.source.slot().await?, SlotState::Present { active_pid: Some(_), .. });
+        if !is_read && !self.source.has_topics() {
             // The server has ended the session, and the news did not get through.
             return Err(CdcError::Ended.into());
         }
@@ -379,6 +388,7 @@ impl Streaming {
             Boundary::Closed { end } => {
                 self.open = false;
                 self.routed = self.routed.max(end);
+                self.offsets = chunk.offsets.clone().or(self.offsets.take());
             }
         }
         if chunk.batches.is_empty() && chunk.letters.is_empty() && chunk.stopped.is_empty() && !was_open {
@@ -430,7 +440,7 @@ async fn complete_cut(
     Ok(Arc::new(watermark))
 }
 
-async fn next_chunk(stream: &mut PostgresStream, reading: bool) -> Result<Chunk, PipelineError> {
+async fn next_chunk(stream: &mut dyn ChangeStream, reading: bool) -> Result<Chunk, PipelineError> {
     if !reading {
         return pending().await;
     }

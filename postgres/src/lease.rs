@@ -6,7 +6,7 @@ use crate::control::Control;
 use crate::error::{Error, Result};
 
 /// An owner that has not renewed its lease for so long may be replaced.
-pub const LEASE: Duration = Duration::from_secs(30);
+pub const LEASE: Duration = Duration::from_secs(10);
 
 /// Ownership of a source's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

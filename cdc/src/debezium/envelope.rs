@@ -17,11 +17,24 @@ pub enum Snapshot {
     Incremental,
 }
 
+/// Where an event stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub xid: i64,
+    /// Where the transaction before ended in the log.
+    pub after: i64,
+    /// The event's number in its transaction from 1: among all of the connector's, and among its table's.
+    pub order: i64,
+    pub table_order: i64,
+}
+
 pub(super) struct Envelope<'a> {
     pub(super) op: &'a str,
     pub(super) before: Option<Value<'a>>,
     pub(super) after: Option<Value<'a>>,
     pub(super) source: Source<'a>,
+    /// `None` if the event tells of no transaction.
+    pub(super) place: Option<Place>,
 }
 
 pub(super) struct Source<'a> {
@@ -42,13 +55,14 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// Why it is no change event.
     pub(super) fn read(event: Value<'a>) -> Result<Self, &'static str> {
-        let [mut op, mut before, mut after, mut source] = [None; 4];
+        let [mut op, mut before, mut after, mut source, mut transaction] = [None; 5];
         for (name, value) in json::fields(event) {
             let slot = match name {
                 "op" => &mut op,
                 "before" => &mut before,
                 "after" => &mut after,
                 "source" => &mut source,
+                "transaction" => &mut transaction,
                 _ => continue,
             };
             if slot.replace(value).is_some() {
@@ -59,8 +73,15 @@ impl<'a> Envelope<'a> {
         let source = source.filter(|source| json::is_object(source));
         let source = Source::read(source.ok_or("is no change event: it does not tell its source")?)?;
         let row = |row: Option<Value<'a>>| row.filter(|row| !json::is_null(row));
-        Ok(Self { op, before: row(before), after: row(after), source })
+        let place = transaction.and_then(|transaction| place(transaction, &source));
+        Ok(Self { op, before: row(before), after: row(after), source, place })
     }
+}
+
+fn place(transaction: Value<'_>, source: &Source<'_>) -> Option<Place> {
+    let number = |name| json::field(transaction, name).and_then(json::integer);
+    let (order, table_order) = (number("total_order")?, number("data_collection_order")?);
+    Some(Place { xid: source.xid, after: source.commit?, order, table_order })
 }
 
 impl<'a> Source<'a> {

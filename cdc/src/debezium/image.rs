@@ -54,7 +54,9 @@ impl Places {
             at += 1 + json::size(value);
         }
         let leaf = topic.table.leaf();
-        let is_absent = |column: &usize| self.0[*column] == ABSENT && Some(*column) != leaf;
+        let is_absent = |column: &usize| {
+            self.0[*column] == ABSENT && Some(*column) != leaf && !topic.came.contains(&names[*column])
+        };
         if (0..names.len()).all(|column| self.0[column] == ABSENT) {
             return Err(Difference::Foreign("has a row without any of the table's columns"));
         }

@@ -1,5 +1,7 @@
 //! What a connector is told about how to write values, as far as its events do not show it.
 
+use serde::{Deserialize, Serialize};
+
 /// A connector's settings. What is `None` is not known: events without a schema that depend on it are not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Modes {
@@ -23,7 +25,8 @@ impl Default for Modes {
 }
 
 /// `decimal.handling.mode`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DecimalMode {
     Precise,
     String,
@@ -31,9 +34,11 @@ pub enum DecimalMode {
 }
 
 /// `time.precision.mode`. `structured` is not read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TimeMode {
     Adaptive,
+    #[serde(rename = "adaptive_time_microseconds")]
     AdaptiveTimeMicroseconds,
     Connect,
     IsoString,
@@ -42,7 +47,8 @@ pub enum TimeMode {
 }
 
 /// `binary.handling.mode`. JSON has no bytes, so `bytes` and `base64` are the same there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum BinaryMode {
     Bytes,
     Base64,

@@ -8,7 +8,7 @@ use lakeward_change::{Op, Position};
 use super::{
     Message, Snapshot, Topic, TopicBatch,
     cell::{Cell, Placeholder},
-    envelope::{Envelope, Source},
+    envelope::{Envelope, Place, Source},
     frame::Plan,
     image::{Difference, Places},
     json::{self, Parser, Value},
@@ -48,6 +48,8 @@ pub(super) struct Rows {
     snapshots: Vec<Snapshot>,
     places: Places,
     places_before: Places,
+    /// Of the event that was read last.
+    pub(super) place: Option<Place>,
 }
 
 impl Rows {
@@ -64,6 +66,7 @@ impl Rows {
             snapshots: Vec::new(),
             places: Places::new(columns),
             places_before: Places::new(columns),
+            place: None,
             topic,
         }
     }
@@ -88,6 +91,7 @@ impl Rows {
         keys: &mut Parser,
     ) -> Result<Read, Refusal> {
         let envelope = Envelope::read(event).map_err(|problem| self.refused(problem))?;
+        self.place = envelope.place;
         if envelope.op == "m" {
             return Ok(Read::Message);
         }

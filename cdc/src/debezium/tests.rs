@@ -29,6 +29,7 @@ pub(super) fn topic(table: TableSchema, modes: Modes) -> Topic {
         database: "shop".to_owned(),
         left_out: BTreeSet::new(),
         ignores_new: false,
+        came: BTreeSet::new(),
         salt: Salt::new("salt"),
         modes,
     }

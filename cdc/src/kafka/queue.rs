@@ -1,0 +1,248 @@
+//! What has been read of one partition and waits for its transactions.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use lakeward_change::{ChangeBatch, DeadLetter};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::debezium::Place;
+
+/// So many pieces of a partition may wait.
+pub(super) const ROOM: usize = 2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    /// The next row of the piece's changes.
+    Row,
+    /// The next of the piece's letters.
+    Letter,
+    /// A change of a table with another definition.
+    Changed,
+    /// A row of a snapshot: no change.
+    Copied,
+}
+
+/// An event of the partition that says something of a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Event {
+    pub(super) offset: i64,
+    pub(super) what: What,
+    /// `None` if it could not be read.
+    pub(super) place: Option<Place>,
+}
+
+/// A stretch of a partition, decoded.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) events: Vec<Event>,
+    pub(super) changes: Option<Arc<ChangeBatch>>,
+    pub(super) letters: VecDeque<DeadLetter>,
+    /// Where the partition goes on.
+    pub(super) next_offset: i64,
+    pub(super) _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Rows and letters of a partition that go on, with their places in the order of commits.
+#[derive(Debug, Default)]
+pub(super) struct Selection {
+    /// Changes, the first row, and how many.
+    pub(super) segments: Vec<(Arc<ChangeBatch>, usize, usize)>,
+    pub(super) commits: Vec<i64>,
+    pub(super) orders: Vec<i64>,
+    pub(super) letters: Vec<DeadLetter>,
+    /// An event of another definition was among them.
+    pub(super) changed: bool,
+}
+
+/// How many events of a transaction stand at the head of a queue.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) known: i64,
+    /// Of those that could not be read: they may be the transaction's.
+    pub(super) unknown: i64,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    pieces: VecDeque<Piece>,
+    /// The first event of the first piece that is still there, and how many rows of that piece came before it.
+    event: usize,
+    row: usize,
+    next_offset: i64,
+    pub(super) selected: Selection,
+}
+
+impl Queue {
+    pub(super) fn new(topic: String, partition: i32, next_offset: i64) -> Self {
+        Self {
+            topic,
+            partition,
+            pieces: VecDeque::new(),
+            event: 0,
+            row: 0,
+            next_offset,
+            selected: Selection::default(),
+        }
+    }
+
+    pub(super) fn push(&mut self, piece: Piece) {
+        self.next_offset = piece.next_offset;
+        if !piece.events.is_empty() {
+            self.pieces.push_back(piece);
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.pieces.len() >= ROOM
+    }
+
+    /// Where a reader has to begin that wants all that has not gone on.
+    pub(super) fn resume_at(&self) -> i64 {
+        self.pieces.front().map_or(self.next_offset, |piece| piece.events[self.event].offset)
+    }
+
+    fn head(&self) -> impl Iterator<Item = &Event> {
+        self.pieces.iter().flat_map(|piece| &piece.events).skip(self.event)
+    }
+
+    /// Counts the events of a transaction that stand here.
+    pub(super) fn standing(&self, of: &Wanted) -> Standing {
+        let (mut standing, mut last) = (Standing::default(), of.gone);
+        for event in self.head() {
+            match of.class(event, last) {
+                Class::Member(place) => {
+                    last = place.table_order;
+                    standing.known += 1;
+                }
+                Class::Unknown => standing.unknown += 1,
+                Class::Dropped => {}
+                Class::Later => break,
+            }
+        }
+        standing
+    }
+
+    /// The numbers of the transaction's events that stand here among those of the table.
+    pub(super) fn table_orders(&self, of: &Wanted) -> Vec<i64> {
+        let (mut orders, mut last) = (Vec::new(), of.gone);
+        for event in self.head() {
+            match of.class(event, last) {
+                Class::Member(Place { table_order, .. }) => last = table_order,
+                Class::Unknown => last += 1,
+                Class::Dropped => continue,
+                Class::Later => break,
+            }
+            orders.push(last);
+        }
+        orders
+    }
+
+    /// Makes room: events that nobody wants any more go.
+    pub(super) fn clear(&mut self, of: &Wanted) {
+        while let Some(event) = self.pieces.front().map(|piece| piece.events[self.event]) {
+            if !matches!(of.class(&event, of.gone), Class::Dropped) {
+                return;
+            }
+            self.pass(event.what, None);
+        }
+    }
+
+    /// Lets events of a transaction go on, up to a number among those of the table; so many as `unknown` says of those at
+    /// the end that could not be read. Without a `commit` they just go.
+    pub(super) fn select(&mut self, of: &Wanted, until: i64, unknown: &mut i64, commit: Option<i64>) {
+        let (mut members, mut last) = (self.standing(of).known, of.gone);
+        while let Some(event) = self.pieces.front().map(|piece| piece.events[self.event]) {
+            let order = match of.class(&event, last) {
+                Class::Member(place) if place.table_order <= until => {
+                    members -= 1;
+                    last = place.table_order;
+                    Some(place.order)
+                }
+                Class::Unknown if last < until && (members > 0 || *unknown > 0) => {
+                    *unknown -= 1;
+                    last += 1;
+                    // A place that no other event has.
+                    Some(-event.offset - 1)
+                }
+                Class::Dropped => None,
+                _ => return,
+            };
+            self.pass(event.what, commit.zip(order));
+        }
+    }
+
+    /// Passes the first event, which goes on if it has a position.
+    fn pass(&mut self, what: What, position: Option<(i64, i64)>) {
+        let Some(piece) = self.pieces.front_mut() else { return };
+        let selected = &mut self.selected;
+        match (what, position) {
+            (What::Row, Some((commit, order))) => {
+                if let Some(changes) = &piece.changes {
+                    match selected.segments.last_mut() {
+                        Some((last, start, length))
+                            if Arc::ptr_eq(last, changes) && *start + *length == self.row =>
+                        {
+                            *length += 1;
+                        }
+                        _ => selected.segments.push((Arc::clone(changes), self.row, 1)),
+                    }
+                    selected.commits.push(commit);
+                    selected.orders.push(order);
+                }
+            }
+            (What::Changed, Some(_)) => selected.changed = true,
+            _ => {}
+        }
+        match what {
+            What::Row => self.row += 1,
+            What::Letter => {
+                if let (Some(mut letter), Some((commit, order))) = (piece.letters.pop_front(), position) {
+                    letter.position.commit = commit;
+                    letter.position.order = order;
+                    selected.letters.push(letter);
+                }
+            }
+            What::Changed | What::Copied => {}
+        }
+        self.event += 1;
+        if self.event == piece.events.len() {
+            self.pieces.pop_front();
+            (self.event, self.row) = (0, 0);
+        }
+    }
+}
+
+/// The transaction whose events are looked for at the heads of a table's queues.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) xid: i64,
+    /// How many of its events in the table have gone on.
+    pub(super) gone: i64,
+    /// What committed before has gone on.
+    pub(super) after: i64,
+}
+
+enum Class {
+    Member(Place),
+    Unknown,
+    /// A repeat, or no change.
+    Dropped,
+    /// Of a transaction that ends later.
+    Later,
+}
+
+impl Wanted {
+    /// `last`: the number of the event before.
+    fn class(&self, event: &Event, last: i64) -> Class {
+        match event.place {
+            _ if event.what == What::Copied => Class::Dropped,
+            None => Class::Unknown,
+            Some(place) if place.after < self.after => Class::Dropped,
+            Some(place) if place.xid != self.xid => Class::Later,
+            Some(place) if place.table_order > last => Class::Member(place),
+            Some(_) => Class::Dropped,
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Tasks that read partitions and decode them: as many as there are, each ahead of the log by a few pieces at most.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::FutureExt;
+use lakeward_change::Lsn;
+use rdkafka::{
+    Message as _,
+    consumer::{DefaultConsumerContext, StreamConsumer, stream_consumer::StreamPartitionQueue},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{BorrowedMessage, Headers},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::{
+    queue::{Event, Piece, ROOM, What},
+    topics::{blocking, partitions},
+};
+use crate::{
+    CdcError,
+    debezium::{self, Message, Snapshot, Taken, TopicDecoder},
+};
+
+pub(super) type Partition = StreamPartitionQueue<DefaultConsumerContext>;
+
+const OLD_KEY: &str = "__debezium.oldkey";
+/// So many bytes of messages are a piece, or so many messages.
+const PIECE_BYTES: usize = 4 << 20;
+const PIECE_EVENTS: usize = 16_384;
+/// How often it is looked whether there are other topics or partitions.
+const WATCH: Duration = Duration::from_secs(5);
+
+/// An end of a transaction, as its topic has it.
+#[derive(Debug)]
+pub(super) struct RawEnd {
+    pub(super) xid: i64,
+    pub(super) end: Lsn,
+    /// How many events each table has, by the names that the connector has for them.
+    pub(super) tables: Vec<(String, i64)>,
+    pub(super) offset: i64,
+}
+
+pub(super) enum Incoming {
+    /// Of the table and its queue with these numbers.
+    Piece {
+        table: usize,
+        queue: usize,
+        piece: Piece,
+    },
+    Ends {
+        ends: Vec<RawEnd>,
+        room: OwnedSemaphorePermit,
+    },
+    Failed(CdcError),
+}
+
+pub(super) type Outbox = mpsc::UnboundedSender<Incoming>;
+
+/// What a partition's reader knows of it.
+pub(super) struct Reader {
+    pub(super) table: usize,
+    pub(super) queue: usize,
+    pub(super) topic: String,
+    pub(super) partition: Partition,
+    pub(super) decoder: TopicDecoder,
+    /// Rows of a snapshot that was taken later say that the connector has lost changes.
+    pub(super) from: Lsn,
+}
+
+impl Reader {
+    pub(super) async fn run(mut self, outbox: Outbox) {
+        let room = Arc::new(Semaphore::new(ROOM));
+        while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+            let sent = match self.piece(permit).await {
+                Ok(piece) => outbox.send(Incoming::Piece { table: self.table, queue: self.queue, piece }),
+                Err(error) => {
+                    let _ = outbox.send(Incoming::Failed(error));
+                    return;
+                }
+            };
+            if sent.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The messages that are at hand, at least one.
+    async fn piece(&mut self, room: OwnedSemaphorePermit) -> Result<Piece, CdcError> {
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        let mut message = received(&self.partition, &self.topic).await?;
+        let next_offset = loop {
+            bytes += message.payload_len() + message.key_len();
+            decode(&mut self.decoder, &message, &mut events)?;
+            let next_offset = message.offset() + 1;
+            if bytes >= PIECE_BYTES || events.len() >= PIECE_EVENTS {
+                break next_offset;
+            }
+            match received(&self.partition, &self.topic).now_or_never() {
+                Some(next) => message = next?,
+                None => break next_offset,
+            }
+        };
+        let batch = self.decoder.take()?;
+        let letters: VecDeque<_> =
+            self.decoder.take_letters().into_iter().map(|letter| letter.letter).collect();
+        if let Some(batch) = &batch {
+            let rows = events.iter_mut().filter(|event| event.what == What::Row);
+            for (row, event) in rows.enumerate() {
+                let snapshot = batch.snapshots[row];
+                if snapshot != Snapshot::No {
+                    event.what = What::Copied;
+                }
+                let taken_at = Lsn::from_i64(batch.changes.lsns.value(row));
+                if matches!(snapshot, Snapshot::Row | Snapshot::Last) && taken_at > self.from {
+                    return Err(CdcError::SnapshotAgain { topic: self.topic.clone() });
+                }
+            }
+        }
+        let changes = batch.map(|batch| Arc::new(batch.changes));
+        Ok(Piece { events, changes, letters, next_offset, _room: Some(room) })
+    }
+}
+
+fn decode(
+    decoder: &mut TopicDecoder,
+    message: &BorrowedMessage<'_>,
+    events: &mut Vec<Event>,
+) -> Result<(), CdcError> {
+    let old_key = message.headers().and_then(|headers| headers.iter().find(|header| header.key == OLD_KEY));
+    let taken = decoder.read(&Message {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key(),
+        value: message.payload(),
+        old_key: old_key.and_then(|header| header.value),
+    })?;
+    let what = match taken {
+        Taken::Change => What::Row,
+        Taken::Letter => What::Letter,
+        Taken::Changed(_) => What::Changed,
+        Taken::Nothing => return Ok(()),
+    };
+    events.push(Event { offset: message.offset(), what, place: decoder.place() });
+    Ok(())
+}
+
+/// Reads the topic of transactions.
+pub(super) async fn read_ends(partition: Partition, topic: String, outbox: Outbox) {
+    let room = Arc::new(Semaphore::new(ROOM));
+    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+        let incoming = match ends(&partition, &topic).await {
+            Ok(ends) => Incoming::Ends { ends, room: permit },
+            Err(error) => Incoming::Failed(error),
+        };
+        let failed = matches!(incoming, Incoming::Failed(_));
+        if outbox.send(incoming).is_err() || failed {
+            return;
+        }
+    }
+}
+
+async fn ends(partition: &Partition, topic: &str) -> Result<Vec<RawEnd>, CdcError> {
+    let mut ends = Vec::new();
+    let mut message = received(partition, topic).await?;
+    loop {
+        let value = message.payload().unwrap_or_default();
+        let transaction = debezium::transaction(value).map_err(|source| CdcError::Topic {
+            topic: topic.to_owned(),
+            problem: format!("at offset {}: {source}", message.offset()),
+        })?;
+        if let Some(end) = transaction.end {
+            let (xid, end_lsn, tables) = (transaction.xid, Lsn::from_i64(transaction.lsn), end.tables);
+            ends.push(RawEnd { xid, end: end_lsn, tables, offset: message.offset() });
+        }
+        if ends.len() >= PIECE_EVENTS {
+            return Ok(ends);
+        }
+        match received(partition, topic).now_or_never() {
+            Some(next) => message = next?,
+            None => return Ok(ends),
+        }
+    }
+}
+
+/// The next message. Passing troubles are the client's own: it goes on by itself.
+async fn received<'a>(partition: &'a Partition, topic: &str) -> Result<BorrowedMessage<'a>, CdcError> {
+    loop {
+        match partition.recv().await {
+            Ok(message) => return Ok(message),
+            Err(error) if is_passing(&error) => {
+                tracing::warn!(topic, error = &error as &dyn std::error::Error, "Kafka does not answer");
+            }
+            Err(error) => return Err(CdcError::kafka(format!("read topic {topic}"))(error)),
+        }
+    }
+}
+
+/// Serves the client; what it is told belongs to no partition.
+pub(super) async fn serve(consumer: Arc<StreamConsumer>, outbox: Outbox) {
+    loop {
+        match consumer.recv().await {
+            // Partitions have readers of their own: what came here would be missing there.
+            Ok(_) => {
+                let _ = outbox.send(Incoming::Failed(CdcError::Ended));
+                return;
+            }
+            Err(error) if is_passing(&error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "Kafka does not answer");
+            }
+            Err(error) => {
+                let _ = outbox.send(Incoming::Failed(CdcError::kafka("read its topics")(error)));
+                return;
+            }
+        }
+    }
+}
+
+/// Tells when a topic that is read, or would be, has come or has other partitions.
+pub(super) async fn watch(
+    consumer: Arc<StreamConsumer>,
+    prefix: String,
+    read: BTreeMap<String, usize>,
+    outbox: Outbox,
+) {
+    loop {
+        tokio::time::sleep(WATCH).await;
+        let prefix = prefix.clone();
+        // Whoever reads finds out whether Kafka answers.
+        let Ok(now) = blocking(&consumer, move |consumer| partitions(consumer, &prefix)).await else {
+            continue;
+        };
+        let changed = read.iter().find(|(topic, count)| now.get(*topic).map_or(0, Vec::len) != **count);
+        if let Some((topic, _)) = changed {
+            let _ = outbox.send(Incoming::Failed(CdcError::NewRelation { relation: topic.clone() }));
+            return;
+        }
+    }
+}
+
+fn is_passing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::BrokerTransportFailure
+                | Code::AllBrokersDown
+                | Code::OperationTimedOut
+                | Code::Resolve
+                | Code::NotLeaderForPartition
+                | Code::LeaderNotAvailable
+                | Code::RequestTimedOut
+        )
+    )
+}

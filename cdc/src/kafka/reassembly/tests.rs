@@ -1,0 +1,266 @@
+//! The log put together, held against the log.
+
+use arrow::{
+    array::{AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray},
+    datatypes::Int64Type,
+};
+use lakeward_change::{Column, ColumnType, DeadLetter, Op, Origin, TableSchema};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    debezium::Place,
+    kafka::queue::{Event, What},
+};
+
+const TABLES: usize = 2;
+const TRANSACTIONS: &str = "shop.transaction";
+
+fn schema(table: usize) -> Arc<TableSchema> {
+    let column = Column { name: "id".into(), column_type: ColumnType::Int8, source_type: "bigint".into() };
+    let id = TableId::new("public", format!("t{table}"));
+    Arc::new(TableSchema { id, columns: vec![column], key: vec![0], origin: Origin::default() })
+}
+
+/// What a connector writes, in order.
+#[derive(Debug, Clone)]
+enum Record {
+    Event { table: usize, partition: usize, id: i64, place: Place, what: What },
+    End { xid: i64, end: i64, counts: Vec<(usize, i64)> },
+}
+
+/// A transaction's events: table, partition, whether it can be read.
+type Events = Vec<(usize, usize, bool)>;
+
+fn log(transactions: &[Events]) -> Vec<Record> {
+    let mut records = Vec::new();
+    let (mut after, mut id) = (0, 0);
+    for (index, events) in transactions.iter().enumerate() {
+        // Numbers of transactions are in no order.
+        let (xid, mut counts) = (1000 + (index as i64 * 7919) % 1009, vec![0; TABLES]);
+        for (number, &(table, partition, readable)) in events.iter().enumerate() {
+            counts[table] += 1;
+            let place = Place { xid, after, order: number as i64 + 1, table_order: counts[table] };
+            let what = if readable { What::Row } else { What::Letter };
+            records.push(Record::Event { table, partition, id, place, what });
+            id += 1;
+        }
+        after += 10 * (events.len() as i64 + 1);
+        let counts = counts.into_iter().enumerate().filter(|(_, count)| *count > 0).collect();
+        records.push(Record::End { xid, end: after, counts });
+    }
+    records
+}
+
+/// What a connector writes that starts again at these places, each time some records back.
+fn with_repeats(records: &[Record], restarts: &[(prop::sample::Index, usize)]) -> Vec<Record> {
+    let mut at: Vec<(usize, usize)> =
+        restarts.iter().map(|(place, back)| (place.index(records.len()), *back)).collect();
+    at.sort_unstable();
+    let mut written = Vec::new();
+    for (index, record) in records.iter().enumerate() {
+        written.push(record.clone());
+        for (_, back) in at.iter().filter(|(place, _)| *place == index) {
+            written.extend(records[index.saturating_sub(*back)..=index].iter().cloned());
+        }
+    }
+    written
+}
+
+fn piece(table: usize, records: &[(i64, Record)]) -> Piece {
+    let mut events = Vec::new();
+    let (mut ids, mut letters) = (Vec::new(), VecDeque::new());
+    for (offset, record) in records {
+        let Record::Event { id, place, what, .. } = record else { panic!("no end") };
+        events.push(Event { offset: *offset, what: *what, place: Some(*place) });
+        match what {
+            What::Letter => letters.push_back(DeadLetter {
+                table: schema(table).id.clone(),
+                position: Position::default(),
+                op: Op::Insert,
+                lsn: *id,
+                xid: None,
+                committed_at: None,
+                reason: String::new(),
+                message: Vec::new(),
+                relation: Vec::new(),
+            }),
+            _ => ids.push(*id),
+        }
+    }
+    let number = |value| Int64Array::from_value(value, ids.len());
+    let table = schema(table);
+    let values = RecordBatch::try_new(table.arrow(), vec![Arc::new(Int64Array::from(ids.clone()))]);
+    let changes = (!ids.is_empty()).then(|| {
+        Arc::new(ChangeBatch {
+            ops: vec![Op::Insert; ids.len()],
+            epoch: 1,
+            commits: number(0),
+            orders: number(0),
+            lsns: number(0),
+            xids: number(0),
+            committed_at: TimestampMicrosecondArray::from(vec![0; ids.len()]),
+            values: values.expect("one column"),
+            old_keys: None,
+            unavailable: vec![None],
+            table,
+        })
+    });
+    let next_offset = records.last().map_or(0, |(offset, _)| offset + 1);
+    Piece { events, changes, letters, next_offset, _room: None }
+}
+
+/// The topics as Kafka keeps them.
+struct Kafka {
+    partitions: Vec<Vec<Vec<(i64, Record)>>>,
+    ends: Vec<(i64, Record)>,
+}
+
+impl Kafka {
+    fn new(written: &[Record], partitions: usize) -> Self {
+        let mut kafka = Self { partitions: vec![vec![Vec::new(); partitions]; TABLES], ends: Vec::new() };
+        // Offsets have gaps.
+        for (offset, record) in (0..).step_by(3).zip(written) {
+            match record {
+                Record::Event { table, partition, .. } => {
+                    kafka.partitions[*table][*partition % partitions].push((offset, record.clone()));
+                }
+                Record::End { .. } => kafka.ends.push((offset, record.clone())),
+            }
+        }
+        kafka
+    }
+
+    fn reader(&self, from: i64, offsets: &Offsets, durable: &[i64]) -> Reassembly {
+        let at = |topic: &str, partition: usize| {
+            offsets.get(topic).and_then(|topic| topic.get(&(partition as i32))).copied().unwrap_or_default()
+        };
+        let tables = (0..TABLES).map(|table| {
+            let durable = Position { epoch: 1, commit: durable[table], order: 0 };
+            let mut of = Table::new(schema(table).id.clone(), durable);
+            let topic = format!("t{table}");
+            for partition in 0..self.partitions[table].len() {
+                let queue = Queue::new(topic.clone(), partition as i32, at(&topic, partition));
+                of.queues.push(queue);
+            }
+            of
+        });
+        Reassembly::new(tables.collect(), Lsn::from_i64(from), at(TRANSACTIONS, 0))
+    }
+}
+
+/// What went on of a table: where, and what.
+type Gone = Vec<(i64, i64, i64)>;
+
+fn note(gone: &mut [Gone], stretch: &Stretch) {
+    for batch in &stretch.batches {
+        let table = usize::from(batch.table.id.name == "t1");
+        let ids = batch.values.column(0).as_primitive::<Int64Type>();
+        for row in 0..batch.num_rows() {
+            gone[table].push((batch.commits.value(row), batch.orders.value(row), ids.value(row)));
+        }
+    }
+    for letter in &stretch.letters {
+        let table = usize::from(letter.table.name == "t1");
+        gone[table].push((letter.position.commit, letter.position.order, letter.lsn));
+    }
+}
+
+fn expected(records: &[Record], from: i64, durable: &[i64]) -> Vec<Gone> {
+    let mut gone = vec![Gone::new(); TABLES];
+    let mut open = Vec::new();
+    for record in records {
+        match record {
+            Record::Event { table, id, place, .. } => open.push((*table, place.order, *id)),
+            Record::End { end, .. } => {
+                for (table, order, id) in open.drain(..) {
+                    if *end > from && *end > durable[table] {
+                        gone[table].push((end - 1, order, id));
+                    }
+                }
+            }
+        }
+    }
+    gone
+}
+
+fn transactions() -> impl Strategy<Value = Vec<Events>> {
+    let event = (0..TABLES, 0usize..3, prop::bool::weighted(0.9));
+    prop::collection::vec(prop::collection::vec(event, 0..12), 1..25)
+}
+
+proptest! {
+    #[test]
+    fn the_log_comes_back_in_order_and_once(
+        transactions in transactions(),
+        partitions in 1usize..4,
+        restarts in prop::collection::vec((any::<prop::sample::Index>(), 0usize..30), 0..4),
+        max_rows in 1usize..20,
+        durable in prop::collection::vec(0i64..200, TABLES),
+        begin in any::<prop::sample::Index>(),
+        steps in prop::collection::vec((0usize..8, 1usize..9, prop::bool::weighted(0.05)), 1..400),
+    ) {
+        let records = log(&transactions);
+        let written = with_repeats(&records, &restarts);
+        let kafka = Kafka::new(&written, partitions);
+        let ends: Vec<i64> = records.iter().filter_map(|record| match record {
+            Record::End { end, .. } => Some(*end),
+            Record::Event { .. } => None,
+        }).collect();
+        // A point between two transactions, or none.
+        let from = std::iter::once(0).chain(ends.iter().copied()).collect::<Vec<_>>()[begin.index(ends.len() + 1)];
+
+        let mut reader = kafka.reader(from, &Offsets::new(), &durable);
+        let mut read = vec![vec![0; partitions]; TABLES];
+        let (mut read_ends, mut gone, mut last) = (0, vec![Gone::new(); TABLES], Lsn::from_i64(from));
+        let mut mark: Option<(Lsn, Offsets, Vec<Gone>)> = None;
+        let all = (0..TABLES).flat_map(|table| (0..partitions).map(move |partition| (table * partitions + partition, 1000)));
+        let rest: Vec<_> = (0..60).flat_map(|_| all.clone().chain([(7, 1000)])).map(|(place, count)| (place, count, false)).collect();
+        for (place, count, dies) in steps.into_iter().chain(rest) {
+            if dies && let Some((from, offsets, before)) = &mark {
+                // Another reader goes on from a cut.
+                reader = kafka.reader(from.as_i64(), offsets, &durable);
+                for (table, partitions) in read.iter_mut().enumerate() {
+                    for (partition, read) in partitions.iter_mut().enumerate() {
+                        let at = offsets[&format!("t{table}")][&(partition as i32)];
+                        *read = kafka.partitions[table][partition].partition_point(|(offset, _)| *offset < at);
+                    }
+                }
+                read_ends = kafka.ends.partition_point(|(offset, _)| *offset < offsets[TRANSACTIONS][&0]);
+                gone.clone_from(before);
+                last = *from;
+            }
+            if place < TABLES * partitions {
+                let (table, partition) = (place / partitions, place % partitions);
+                let (there, read) = (&kafka.partitions[table][partition], &mut read[table][partition]);
+                let until = (*read + count).min(there.len());
+                if until > *read && !reader.tables[table].queues[partition].is_full() {
+                    reader.push(table, partition, piece(table, &there[*read..until]));
+                    *read = until;
+                }
+            } else {
+                let until = (read_ends + count).min(kafka.ends.len());
+                for (offset, record) in &kafka.ends[read_ends..until] {
+                    let Record::End { xid, end, counts } = record else { panic!("an event") };
+                    let (end, counts) = (Lsn::from_i64(*end), counts.clone());
+                    reader.push_end(End { xid: *xid, end, counts, offset: *offset, _room: None });
+                }
+                read_ends = until;
+            }
+            while let Some(stretch) = reader.take(max_rows, |_| true).expect("it is as it should be") {
+                note(&mut gone, &stretch);
+                if let Boundary::Closed { end } = stretch.boundary {
+                    prop_assert!(end > last);
+                    last = end;
+                    mark = Some((end, reader.resume_at(TRANSACTIONS), gone.clone()));
+                }
+            }
+        }
+        for (table, expected) in expected(&records, from, &durable).into_iter().enumerate() {
+            let mut gone = gone[table].clone();
+            gone.sort_unstable();
+            prop_assert_eq!(gone, expected);
+        }
+        prop_assert!(reader.lacks().is_none());
+    }
+}

@@ -44,6 +44,7 @@ chaos: ready ## Kills and faults under load for MINUTES=5, on SEED if it is give
 check: ready tools ## Formatting, lints, documentation, dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+	cargo clippy --no-default-features -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 	scripts/compose-check

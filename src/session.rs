@@ -14,7 +14,9 @@ use lakeward_postgres::{Control, EmbeddedPostgres};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, RuleConfig, S3Config, Secret, SecretUrl, table_id};
+#[cfg(feature = "kafka")]
+use crate::config::Secret;
+use crate::config::{Config, RuleConfig, S3Config, SecretUrl, table_id};
 
 /// The two places every capture command knows; they override the configuration.
 #[derive(clap::Args, Clone)]

@@ -109,6 +109,7 @@ async fn changes_by_topics_are_those_of_the_log() {
     assert_eq!((copied["public.accounts"], copied["public.parts"]), (200, 20));
     every_kind_of_change(&shop).await;
     a_column_comes(&shop).await;
+    a_connector_begins_anew(&shop).await;
     kills(&mut shop).await;
     succeed(shop.command(&["connector", "delete", "ecommerce-connector"]));
     shop.stack.stop().await.expect("the stack stops");
@@ -148,6 +149,17 @@ async fn every_kind_of_change(shop: &Shop) {
 async fn a_column_comes(shop: &Shop) {
     shop.sql("insert into accounts values (2000, 1, 'before'); alter table accounts add column colour text; insert into accounts values (2001, 1, 'after', 'red')").await;
     succeed(shop.capture(&["ingest", "--until-idle"]));
+    assert_eq!(shop.reconciled()["public.accounts"], 50_194);
+}
+
+/// Its slot went with what was changed meanwhile; its topics are those of before, with a new snapshot in them.
+async fn a_connector_begins_anew(shop: &Shop) {
+    succeed(shop.command(&["connector", "delete", "ecommerce-connector"]));
+    shop.sql("delete from accounts where id = 2000; update accounts set balance = 7 where id = 2001").await;
+    succeed(shop.command(&["connector", "apply", "ecommerce-connector"]));
+    shop.sql("insert into accounts values (2002, 1, 'anew', 'blue')").await;
+    let said = text(&succeed(shop.capture(&["ingest", "--until-idle"])).stderr);
+    assert!(said.contains("snapshot that the connector took again"), "{said}");
     assert_eq!(shop.reconciled()["public.accounts"], 50_194);
 }
 

@@ -16,8 +16,8 @@ use crate::{Options, PipelineError, copy::reference, error::chain};
 const VACUUM_EVERY: Duration = Duration::from_secs(3600);
 /// A process that just began has better things to do.
 const FIRST_VACUUM: Duration = Duration::from_secs(600);
-/// So often it is seen to it that past states do not take too much.
-const RELIEVE_EVERY: Duration = Duration::from_secs(60);
+/// So often it is seen to that past states do not take too much.
+const RELIEVE_EVERY: Duration = Duration::from_secs(20);
 /// A table's changes wait while its files are rewritten: this many bytes at a time.
 const BYTES_AT_ONCE: u64 = 64 << 20;
 

@@ -18,7 +18,7 @@ pub(super) enum What {
     Letter,
     /// A change of a table with another definition.
     Changed,
-    /// A row of a snapshot: no change.
+    /// The same, of a snapshot: no change.
     Copied,
 }
 
@@ -196,7 +196,8 @@ impl Queue {
             _ => {}
         }
         match what {
-            What::Row => self.row += 1,
+            // Rows both: those of a snapshot are among the piece's changes.
+            What::Row | What::Copied => self.row += 1,
             What::Letter => {
                 if let (Some(mut letter), Some((commit, order))) = (piece.letters.pop_front(), position) {
                     letter.position.commit = commit;
@@ -204,7 +205,7 @@ impl Queue {
                     selected.letters.push(letter);
                 }
             }
-            What::Changed | What::Copied => {}
+            What::Changed => {}
         }
         self.event += 1;
         if self.event == piece.events.len() {

@@ -83,6 +83,15 @@ fn commit(end: &End) -> i64 {
     end.end.as_i64() - 1
 }
 
+/// A transaction of which a table's events are not all there.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Lacking {
+    end: Lsn,
+    pub(super) table: TableId,
+    pub(super) found: i64,
+    pub(super) expected: i64,
+}
+
 /// Changes that go on.
 #[derive(Debug)]
 pub(super) struct Stretch {
@@ -116,14 +125,14 @@ impl Reassembly {
         self.ends.push_back(end);
     }
 
-    /// The first transaction that waits, and a table of which it lacks events: how many there are, and should be.
-    pub(super) fn lacks(&self) -> Option<(&TableId, i64, i64)> {
+    /// What the first transaction that waits lacks.
+    pub(super) fn lacks(&self) -> Option<Lacking> {
         let end = self.ends.front()?;
-        end.counts.iter().find_map(|(table, count)| {
-            let table = &self.tables[*table];
+        end.counts.iter().find_map(|&(table, expected)| {
+            let table = &self.tables[table];
             let Standing { known, unknown } = table.standing(&table.wanted(end, self.after));
-            let there = table.gone + known + unknown;
-            (there < *count).then_some((&table.id, there, *count))
+            let found = table.gone + known + unknown;
+            (found < expected).then(|| Lacking { end: end.end, table: table.id.clone(), found, expected })
         })
     }
 

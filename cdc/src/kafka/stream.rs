@@ -11,18 +11,19 @@ use rdkafka::{
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
     reader::{Incoming, RawEnd},
-    reassembly::{End, Reassembly, Stretch},
+    reassembly::{End, Lacking, Reassembly, Stretch},
     topics::{blocking, partitions},
 };
 use crate::{Boundary, CdcError, ChangeStream, Chunk, Offsets, cursor::Cursor};
 
-/// Nothing came for so long, twice, though Kafka answers: what a transaction lacks will not come.
-const STALLED: Duration = Duration::from_secs(30);
+/// So long a transaction waits for events that its end tells of, though Kafka answers: then they will not come.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Changes of one Postgres database, read from its connector's topics.
 pub(crate) struct TopicsStream {
@@ -35,13 +36,13 @@ pub(crate) struct TopicsStream {
     pub(super) _tasks: JoinSet<()>,
     pub(super) cursor: Cursor,
     pub(super) max_rows: usize,
-    pub(super) stalls: u32,
+    /// What the first transaction lacks, and since when.
+    pub(super) lacking: Option<(Lacking, Instant)>,
     pub(super) ended: bool,
 }
 
 impl TopicsStream {
     fn take_in(&mut self, incoming: Incoming) -> Result<(), CdcError> {
-        self.stalls = 0;
         match incoming {
             Incoming::Piece { table, queue, piece } => self.reassembly.push(table, queue, piece),
             Incoming::Ends { ends, room } => {
@@ -103,22 +104,33 @@ impl TopicsStream {
             if self.cursor.bound_reported {
                 pending::<()>().await;
             }
-            match timeout(STALLED, self.incoming.recv()).await {
+            self.check_lacking().await?;
+            match timeout(LOOK, self.incoming.recv()).await {
                 Ok(Some(incoming)) => self.take_in(incoming)?,
                 Ok(None) => return Err(CdcError::Ended),
-                Err(_) => self.stalled().await?,
+                Err(_) => {}
             }
         }
     }
 
-    async fn stalled(&mut self) -> Result<(), CdcError> {
-        let Some((table, found, expected)) = self.reassembly.lacks() else { return Ok(()) };
-        let table = table.clone();
-        let topic = self.transactions.clone();
-        if blocking(&self.consumer, move |consumer| partitions(consumer, &topic)).await.is_ok() {
-            self.stalls += 1;
+    async fn check_lacking(&mut self) -> Result<(), CdcError> {
+        let Some(lacking) = self.reassembly.lacks() else {
+            self.lacking = None;
+            return Ok(());
+        };
+        let since = self.lacking.as_ref().filter(|(known, _)| *known == lacking).map(|(_, since)| *since);
+        if since.is_some_and(|since| since.elapsed() > PATIENCE) {
+            let topic = self.transactions.clone();
+            let asked = blocking(&self.consumer, move |consumer| partitions(consumer, &topic));
+            if asked.await.is_ok() {
+                let Lacking { table, found, expected, .. } = lacking;
+                return Err(CdcError::Incomplete { table, found, expected });
+            }
+            self.lacking = None;
+        } else if since.is_none() {
+            self.lacking = Some((lacking, Instant::now()));
         }
-        if self.stalls < 2 { Ok(()) } else { Err(CdcError::Incomplete { table, found, expected }) }
+        Ok(())
     }
 }
 

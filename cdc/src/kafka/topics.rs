@@ -216,7 +216,7 @@ impl Topics {
             _tasks: tasks,
             cursor: Cursor::new(from),
             max_rows,
-            stalls: 0,
+            lacking: None,
             ended: false,
         })
     }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, StructArray,
-        TimestampMicrosecondArray, UInt32Array,
+        Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch,
+        RecordBatchOptions, StructArray, TimestampMicrosecondArray, UInt32Array,
     },
-    compute::{filter, filter_record_batch, take, take_record_batch},
+    compute::{filter, take},
     datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType},
     error::ArrowError,
 };
@@ -110,33 +110,13 @@ impl ChangeBatch {
     /// The changes at some places, in their order.
     ///
     /// # Errors
+    /// If the parts do not make a batch.
+    ///
+    /// # Panics
     /// If there is no such place.
     pub fn chosen(&self, rows: &UInt32Array) -> Result<Self, ArrowError> {
-        let numbers =
-            |numbers| Ok::<_, ArrowError>(take(numbers, rows, None)?.as_primitive::<Int64Type>().clone());
-        let mask = |mask: &Option<BooleanArray>| {
-            let mask = mask.as_ref().map(|mask| Ok(take(mask, rows, None)?.as_boolean().clone()));
-            mask.transpose()
-        };
-        let old_keys = self
-            .old_keys
-            .as_ref()
-            .map(|keys| Ok::<_, ArrowError>(take(keys, rows, None)?.as_struct().clone()));
-        Ok(Self {
-            table: Arc::clone(&self.table),
-            epoch: self.epoch,
-            ops: rows.values().iter().map(|row| self.ops[*row as usize]).collect(),
-            commits: numbers(&self.commits)?,
-            orders: numbers(&self.orders)?,
-            lsns: numbers(&self.lsns)?,
-            xids: numbers(&self.xids)?,
-            committed_at: take(&self.committed_at, rows, None)?
-                .as_primitive::<TimestampMicrosecondType>()
-                .clone(),
-            values: take_record_batch(&self.values, rows)?,
-            old_keys: old_keys.transpose()?,
-            unavailable: self.unavailable.iter().map(mask).collect::<Result<_, ArrowError>>()?,
-        })
+        let ops = rows.values().iter().map(|row| self.ops[*row as usize]).collect();
+        self.picked(ops, |part| take(part, rows, None))
     }
 
     /// All changes but those at some places.
@@ -145,26 +125,34 @@ impl ChangeBatch {
     /// If the parts differ in length.
     pub fn without(&self, rows: &[usize]) -> Result<Self, ArrowError> {
         let stays = all_but(self.num_rows(), rows);
-        let numbers =
-            |numbers| Ok::<_, ArrowError>(filter(numbers, &stays)?.as_primitive::<Int64Type>().clone());
+        let ops = self.ops.iter().zip(stays.values()).filter(|(_, stays)| *stays).map(|(op, _)| *op);
+        self.picked(ops.collect(), |part| filter(part, &stays))
+    }
+
+    /// The changes that `pick` takes out of each part.
+    fn picked(
+        &self,
+        ops: Vec<Op>,
+        pick: impl Fn(&dyn Array) -> Result<ArrayRef, ArrowError>,
+    ) -> Result<Self, ArrowError> {
+        let numbers = |part| Ok::<_, ArrowError>(pick(part)?.as_primitive::<Int64Type>().clone());
         let mask = |mask: &Option<BooleanArray>| {
-            let mask = mask.as_ref().map(|mask| Ok(filter(mask, &stays)?.as_boolean().clone()));
-            mask.transpose()
+            mask.as_ref().map(|mask| Ok(pick(mask)?.as_boolean().clone())).transpose()
         };
         let old_keys =
-            self.old_keys.as_ref().map(|keys| Ok::<_, ArrowError>(filter(keys, &stays)?.as_struct().clone()));
+            self.old_keys.as_ref().map(|keys| Ok::<_, ArrowError>(pick(keys)?.as_struct().clone()));
+        let values = self.values.columns().iter().map(|values| pick(values)).collect::<Result<_, _>>()?;
+        let count = RecordBatchOptions::new().with_row_count(Some(ops.len()));
         Ok(Self {
             table: Arc::clone(&self.table),
             epoch: self.epoch,
-            ops: self.ops.iter().zip(stays.values()).filter(|(_, stays)| *stays).map(|(op, _)| *op).collect(),
+            ops,
             commits: numbers(&self.commits)?,
             orders: numbers(&self.orders)?,
             lsns: numbers(&self.lsns)?,
             xids: numbers(&self.xids)?,
-            committed_at: filter(&self.committed_at, &stays)?
-                .as_primitive::<TimestampMicrosecondType>()
-                .clone(),
-            values: filter_record_batch(&self.values, &stays)?,
+            committed_at: pick(&self.committed_at)?.as_primitive::<TimestampMicrosecondType>().clone(),
+            values: RecordBatch::try_new_with_options(self.values.schema(), values, &count)?,
             old_keys: old_keys.transpose()?,
             unavailable: self.unavailable.iter().map(mask).collect::<Result<_, ArrowError>>()?,
         })

@@ -343,8 +343,9 @@ impl Streaming {
     /// Whatever came, went or changed in the source's catalog is seen to by a new beginning.
     async fn look_at_definitions(&mut self, copies: &Copies) -> Result<(), PipelineError> {
         self.looked_at = Instant::now();
-        let is_read = matches!(self.source.slot().await?, SlotState::Present { active_pid: Some(_), .. });
-        if !is_read && !self.source.has_topics() {
+        if !self.source.has_topics()
+            && !matches!(self.source.slot().await?, SlotState::Present { active_pid: Some(_), .. })
+        {
             // The server has ended the session, and the news did not get through.
             return Err(CdcError::Ended.into());
         }

@@ -43,23 +43,24 @@ impl CapturedTable {
         vacuumed(lake, source, paths.into(), retention, now)
     }
 
-    /// Where past states take more than what there is now, they go but for the newest few and the hourly ones. `None` if
-    /// none does. Unlike [`Self::vacuum`] it must not run beside a flush.
+    /// Where past states take more than half of what there is now, they go but for the newest few and the hourly ones.
+    /// `None` if none does. Unlike [`Self::vacuum`] it must not run beside a flush.
     ///
     /// # Errors
     /// As [`Self::vacuum`].
     pub async fn relieve(&self, retention: Retention, now: i64) -> Result<Option<Vacuumed>, LakeError> {
-        let mut crowded = Vec::new();
+        let mut done = None;
         for half in [&self.bronze, &self.silver] {
-            if half.table.state.is_some() && half.table.is_crowded().await? {
-                crowded.push(half.table.path.clone());
+            if half.table.state.is_some() {
+                let (all, live) = half.table.sizes().await?;
+                if let Some(retention) = retention.when_crowded(all, live) {
+                    let (lake, source) = (self.lake.clone(), self.source.name.clone());
+                    let paths = vec![half.table.path.clone()];
+                    *done.get_or_insert_default() += vacuumed(lake, source, paths, retention, now).await?;
+                }
             }
         }
-        if crowded.is_empty() {
-            return Ok(None);
-        }
-        let (lake, source) = (self.lake.clone(), self.source.name.clone());
-        vacuumed(lake, source, crowded, retention.when_crowded(), now).await.map(Some)
+        Ok(done)
     }
 }
 

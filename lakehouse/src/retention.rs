@@ -36,15 +36,20 @@ impl Default for Retention {
     }
 }
 
-/// A table is crowded when its files take so many times what the newest version has, and at least so many bytes.
-const CROWDED: u64 = 2;
-const CROWDED_BYTES: u64 = 64 << 20;
+/// From here on it matters what past states take.
+const CROWDED_BYTES: u64 = 16 << 20;
 
 impl Retention {
-    /// What stays of a crowded table.
-    pub(crate) fn when_crowded(self) -> Self {
-        let (watermarks, grace) = (self.watermarks.min(10), self.grace.min(Duration::from_secs(60)));
-        Self { watermarks, grace, ..self }
+    /// What stays of a table whose files take `all` bytes, those of the newest version `live` of them. `None` where
+    /// past states may stay as they are: the more they take, the fewer of them do.
+    pub(crate) fn when_crowded(self, all: u64, live: u64) -> Option<Self> {
+        let (watermarks, grace) = match all {
+            _ if all < CROWDED_BYTES || 2 * all < 3 * live => return None,
+            _ if all < 2 * live => (10, 60),
+            _ => (5, 20),
+        };
+        let grace = self.grace.min(Duration::from_secs(grace));
+        Some(Self { watermarks: self.watermarks.min(watermarks), grace, ..self })
     }
 }
 
@@ -82,14 +87,14 @@ pub(crate) fn kept(
 }
 
 impl Table {
-    pub(crate) async fn is_crowded(&self) -> Result<bool, LakeError> {
+    /// Bytes of all its files, and of those that the newest version has.
+    pub(crate) async fn sizes(&self) -> Result<(u64, u64), LakeError> {
         let log = self.snapshot()?.try_log_data().map_err(LakeError::delta(&self.path, "listed"))?;
-        let live: u64 = log.iter().map(|file| u64::try_from(file.size()).unwrap_or_default()).sum();
+        let live = log.iter().map(|file| u64::try_from(file.size()).unwrap_or_default()).sum();
         let listed = self.log_store.object_store(None).list(None).map_ok(|file| file.size);
         let all = listed.try_fold(0, |all, size| ready(Ok(all + size))).await;
-        let all =
-            all.map_err(|source| LakeError::Store { path: self.path.clone(), doing: "listed", source })?;
-        Ok(all > CROWDED_BYTES && all > CROWDED * live)
+        let failed = |source| LakeError::Store { path: self.path.clone(), doing: "listed", source };
+        Ok((all.map_err(failed)?, live))
     }
 
     /// Removes files that neither the newest version nor one of `kept` has, and the log from before the oldest of

@@ -121,7 +121,7 @@ async fn a_compaction_changes_files_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn past_states_go_where_they_take_more_than_the_present() {
+async fn past_states_go_where_they_take_more_than_half_of_the_present() {
     let store = FaultyStore::new();
     let lake = lake(&store);
     // Texts that do not compress: every version of silver takes some MiB.
@@ -139,13 +139,13 @@ async fn past_states_go_where_they_take_more_than_the_present() {
         flush(&mut table, &source).await.unwrap();
         source.commit();
         marks.push(mark(&lake, &table, 2000 + version as u64).await);
-        if version == 3 {
+        if version == 0 {
             assert_eq!(table.relieve(newest(100), LATER).await.unwrap(), None, "a little is no matter");
         }
     }
     let done = table.relieve(newest(100), LATER).await.unwrap().expect("it is crowded");
     assert!(done.files >= 5, "{done:?}");
-    let kept = &marks[6].tables[table.id()];
+    let kept = &marks[11].tables[table.id()];
     assert_eq!(silver(&lake, &table, Some(kept.silver_version)).await.len(), 1);
     assert_eq!(silver(&lake, &table, None).await, source.rows);
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::Utc;
 use lakeward_cdc::{CdcError, PostgresSource};
 use lakeward_change::TableId;
-use lakeward_lakehouse::{CapturedTable, Compacted, Compaction, Lake, LakeError, Retention, Vacuumed};
+use lakeward_lakehouse::{CapturedTable, Compacted, Compaction, Lake, LakeError, Retention, TableVersions, Vacuumed};
 use lakeward_postgres::Control;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};
@@ -17,7 +17,7 @@ const VACUUM_EVERY: Duration = Duration::from_secs(3600);
 /// A process that just began has better things to do.
 const FIRST_VACUUM: Duration = Duration::from_secs(600);
 /// So often it is seen to that past states do not take too much.
-const RELIEVE_EVERY: Duration = Duration::from_secs(20);
+const RELIEVE_EVERY: Duration = Duration::from_secs(10);
 /// A table's changes wait while its files are rewritten: this many bytes at a time.
 const BYTES_AT_ONCE: u64 = 64 << 20;
 
@@ -66,6 +66,8 @@ pub(crate) struct Upkeep {
     maintenance: Maintenance,
     vacuum_at: Instant,
     relieve_at: Instant,
+    /// As it was when its past states took little.
+    relieved: Option<TableVersions>,
     /// Under way beside the lane; they end with it.
     vacuums: JoinSet<()>,
 }
@@ -74,7 +76,7 @@ impl Upkeep {
     pub(crate) fn new(maintenance: Maintenance) -> Self {
         let now = Instant::now();
         let (vacuum_at, relieve_at) = (now + FIRST_VACUUM, now + RELIEVE_EVERY);
-        Self { maintenance, vacuum_at, relieve_at, vacuums: JoinSet::new() }
+        Self { maintenance, vacuum_at, relieve_at, relieved: None, vacuums: JoinSet::new() }
     }
 
     /// What is due, and no more than a lane may wait for. A failure is told and tried again another time: capture does
@@ -86,11 +88,16 @@ impl Upkeep {
             tracing::warn!(table = %table.id(), "files were not put together: {}", chain(&error));
         }
         while self.vacuums.try_join_next().is_some() {}
-        if Instant::now() >= self.relieve_at && self.vacuums.is_empty() {
+        let written = self.relieved != Some(table.versions());
+        if written && Instant::now() >= self.relieve_at && self.vacuums.is_empty() {
             self.relieve_at = Instant::now() + RELIEVE_EVERY;
             let now = Utc::now().timestamp_micros();
-            if let Err(error) = table.relieve(self.maintenance.retention, now).await {
-                tracing::warn!(table = %table.id(), "old files were not removed: {}", chain(&error));
+            match table.relieve(self.maintenance.retention, now).await {
+                Ok(None) => self.relieved = Some(table.versions()),
+                Ok(Some(_)) => {}
+                Err(error) => {
+                    tracing::warn!(table = %table.id(), "old files were not removed: {}", chain(&error));
+                }
             }
         }
         if hourly {

@@ -36,8 +36,8 @@ stack-down: ## Stop what `make stack` started elsewhere
 	@exec $${CARGO_TARGET_DIR:-target}/debug/lakeward-stack down
 
 .PHONY: chaos
-chaos: ready ## Kills and faults under load for MINUTES=5, on SEED if it is given; nothing may be lost or doubled
-	LAKEWARD_CHAOS_MINUTES=$(MINUTES) LAKEWARD_CHAOS_SEED=$(SEED) \
+chaos: ready ## Kills and faults under load for MINUTES=5 (or ROUNDS), on SEED if given, on all services with STACK=1
+	LAKEWARD_CHAOS_MINUTES=$(MINUTES) LAKEWARD_CHAOS_SEED=$(SEED) LAKEWARD_CHAOS_STACK=$(STACK) LAKEWARD_CHAOS_ROUNDS=$(ROUNDS) \
 		cargo test --workspace --test lakeward -- --ignored --exact chaos::chaos --nocapture
 
 .PHONY: check

@@ -147,7 +147,8 @@ pub fn pipeline_observer(progress: &Progress) -> Observer {
             Event::BronzeOnly { table, reason } => progress
                 .say(format!("{table} lands in bronze alone, without its updates and deletes: {reason}")),
             Event::ColumnSkipped { table, column } => progress.say(format!(
-                "Left out column {column} of {table}: it is generated, or configured or published so"
+                "Left out column {column} of {table}: it is generated, configured or published so, or of a type that the \
+                 connector cannot tell"
             )),
             Event::Copying { table, reason } => {
                 progress.say(format!("Copying {table} anew, the other tables go on: {reason}"));

@@ -17,6 +17,7 @@ mod readers;
 mod reconcile;
 mod s3;
 mod schema;
+mod services;
 mod serving;
 mod slots;
 mod stand;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use arrow::{array::AsArray, datatypes::Int64Type};
-use lakeward_lakehouse::{Lake, Watermark};
+use lakeward_lakehouse::{Lake, S3Options, Watermark};
 use lakeward_postgres::{EmbeddedOptions, EmbeddedPostgres};
 use nix::{
     sys::signal::{Signal, kill},
@@ -25,7 +25,11 @@ pub struct Stand {
     pub server: EmbeddedPostgres,
     pub url: String,
     pub client: Client,
+    /// Where commands run; the lake, unless that is elsewhere.
     pub lake: TempDir,
+    elsewhere: Option<(String, S3Options)>,
+    /// More of the environment of commands.
+    settings: Vec<(&'static str, String)>,
     _data: TempDir,
 }
 
@@ -39,12 +43,36 @@ impl Stand {
         let data = tempfile::tempdir().expect("a folder for Postgres");
         let options = EmbeddedOptions { fsync, ..EmbeddedOptions::new(data.path()) };
         let server = EmbeddedPostgres::start(options).await.expect("Postgres starts");
+        Self::on(server, data).await
+    }
+
+    /// With the shop and the control database on that server.
+    pub async fn on(server: EmbeddedPostgres, data: TempDir) -> Self {
         for database in ["shop", "control"] {
             server.create_database(database).await.expect("a database");
         }
         let url = server.url("shop");
         let client = lakeward_postgres::connect(&url).await.expect("a connection");
-        Self { server, url, client, lake: tempfile::tempdir().expect("a folder for the lake"), _data: data }
+        let lake = tempfile::tempdir().expect("a folder for the lake");
+        Self { server, url, client, lake, elsewhere: None, settings: Vec::new(), _data: data }
+    }
+
+    /// Commands know the settings, too.
+    pub fn with(mut self, settings: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.settings.extend(settings);
+        self
+    }
+
+    /// With its lake on S3.
+    pub fn on_s3(self, url: String, options: S3Options) -> Self {
+        let (key, secret) = options.access_key.clone().expect("keys of a store of our own");
+        let settings = [
+            ("LAKEWARD__LAKE__S3__ENDPOINT", options.endpoint.clone().expect("its endpoint")),
+            ("LAKEWARD__LAKE__S3__REGION", options.region.clone().expect("its region")),
+            ("LAKEWARD__LAKE__S3__ACCESS_KEY_ID", key),
+            ("LAKEWARD__LAKE__S3__SECRET_ACCESS_KEY", secret),
+        ];
+        Self { elsewhere: Some((url, options)), ..self }.with(settings)
     }
 
     pub async fn sql(&self, statements: &str) {
@@ -59,6 +87,7 @@ impl Stand {
     pub fn lakeward(&self, arguments: &[&str]) -> Command {
         let mut command = lakeward(arguments);
         command.env("LAKEWARD__CONTROL__URL", self.server.url("control")).current_dir(self.lake.path());
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -70,7 +99,10 @@ impl Stand {
     }
 
     pub fn lake_path(&self) -> &str {
-        self.lake.path().to_str().expect("a path of plain letters")
+        match &self.elsewhere {
+            Some((url, _)) => url,
+            None => self.lake.path().to_str().expect("a path of plain letters"),
+        }
     }
 
     pub fn ingest_until_idle(&self) {
@@ -88,7 +120,8 @@ impl Stand {
     }
 
     pub fn open_lake(&self) -> Lake {
-        Lake::open(self.lake_path(), BTreeMap::new()).expect("the lake opens")
+        let options = self.elsewhere.as_ref().map(|(_, options)| options.clone()).unwrap_or_default();
+        Lake::open_with(self.lake_path(), BTreeMap::new(), &options).expect("the lake opens")
     }
 
     /// The newest watermark; none before the first copy is whole.

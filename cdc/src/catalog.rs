@@ -79,6 +79,30 @@ impl Catalog {
         }
     }
 
+    /// Takes columns out; a table whose key has one of them is skipped because of that.
+    pub(crate) fn leave_out(&mut self, is_out: impl Fn(&TableId, &str) -> bool, because: &str) {
+        for table in std::mem::take(&mut self.tables) {
+            let id = table.schema.id.clone();
+            let names =
+                (0..table.schema.columns.len()).map(|column| table.schema.source_name(column).to_owned());
+            let keep: BTreeSet<String> = names.filter(|name| !is_out(&id, name)).collect();
+            if keep.len() == table.schema.columns.len() {
+                self.tables.push(table);
+                continue;
+            }
+            match table.with_columns(&keep) {
+                Some((table, names)) => {
+                    self.omitted.extend(names.into_iter().map(|name| (id.clone(), name)));
+                    self.tables.push(table);
+                }
+                None => {
+                    let obstacle = Obstacle::of_rights(format!("{because} columns of its key"), None);
+                    self.skipped.push(Skipped { table: id, obstacle });
+                }
+            }
+        }
+    }
+
     /// Keeps the tables and columns that an existing publication publishes; `published` has them by table, `None`
     /// standing for all columns. One `via_root` does not tell of the truncate of a partition.
     pub(crate) fn restrict(

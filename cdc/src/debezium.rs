@@ -3,6 +3,7 @@
 //! One [`TopicDecoder`] reads the topic of one table, in whose events values are written as the connector's settings say
 //! ([`Modes`]) or as the schema in the event does. [`heartbeat`] and [`transaction`] read the connector's own topics.
 
+mod carried;
 mod cell;
 mod envelope;
 mod frame;
@@ -24,6 +25,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use arrow::array::{Int32Array, Int64Array};
 use lakeward_change::{ChangeBatch, DeadLetter, Op, Position, TableSchema};
 
+pub(crate) use self::carried::uncarried;
 pub use self::{
     envelope::{Place, Snapshot},
     marks::{Heartbeat, NoMark, Transaction, TransactionEnd, heartbeat, transaction},

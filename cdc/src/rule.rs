@@ -4,12 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use lakeward_change::{ColumnType, TableId};
 
-use crate::{
-    PostgresOptions,
-    catalog::{Catalog, Obstacle, Skipped},
-    pattern::Selection,
-    types::NUMERIC,
-};
+use crate::{PostgresOptions, catalog::Catalog, pattern::Selection, types::NUMERIC};
 
 /// What is done about a table whose definition changes in the source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -50,29 +45,10 @@ pub(crate) fn policy(rules: &[TableRule], table: &TableId) -> SchemaPolicy {
     named.find_map(|rule| rule.schema_changes).unwrap_or_default()
 }
 
-/// Takes the columns out that rules leave out.
-pub(crate) fn leave_out(rules: &[TableRule], catalog: &mut Catalog) {
-    for table in std::mem::take(&mut catalog.tables) {
-        let id = table.schema.id.clone();
-        let left_out: BTreeSet<&String> =
-            rules.iter().filter(|rule| rule.applies_to(&id)).flat_map(|rule| &rule.leave_out).collect();
-        let names = (0..table.schema.columns.len()).map(|column| table.schema.source_name(column).to_owned());
-        let keep: BTreeSet<String> = names.filter(|name| !left_out.contains(name)).collect();
-        if keep.len() == table.schema.columns.len() {
-            catalog.tables.push(table);
-            continue;
-        }
-        match table.with_columns(&keep) {
-            Some((table, names)) => {
-                catalog.omitted.extend(names.into_iter().map(|name| (id.clone(), name)));
-                catalog.tables.push(table);
-            }
-            None => catalog.skipped.push(Skipped {
-                table: id,
-                obstacle: Obstacle::of_rights("the configuration leaves out columns of its key", None),
-            }),
-        }
-    }
+/// The columns that rules leave out.
+pub(crate) fn left_out<'a>(rules: &'a [TableRule], table: &TableId) -> BTreeSet<&'a str> {
+    let rules = rules.iter().filter(|rule| rule.applies_to(table));
+    rules.flat_map(|rule| &rule.leave_out).map(String::as_str).collect()
 }
 
 /// Gives columns the types that rules say: hashes, and decimals for numerics without a scale of their own. Numerics in

@@ -18,6 +18,7 @@ use crate::{
     assembler::{Assembler, Followed},
     catalog::Catalog,
     connection::{answered, connect, connect_replication, replication_config},
+    debezium,
     definition::Definition,
     error::sqlstate,
     name::{inserts_name, slug},
@@ -482,7 +483,13 @@ async fn read_catalog(
 ) -> Result<Catalog, CdcError> {
     let selection = Selection::new(&options.include, &options.exclude);
     let mut catalog = Catalog::read(client, &selection).await?;
-    rule::leave_out(&options.rules, &mut catalog);
+    let rules = |table: &TableId, column: &str| rule::left_out(&options.rules, table).contains(column);
+    catalog.leave_out(rules, "the configuration leaves out");
+    if options.has_topics() {
+        let uncarried = debezium::uncarried(client).await?;
+        let is_out = |table: &TableId, column: &str| uncarried.contains(&(table.clone(), column.to_owned()));
+        catalog.leave_out(is_out, "the connector's events do not carry");
+    }
     rule::convert(options, &mut catalog);
     match Publication::find(client, publication).await? {
         None if options.has_topics() => {

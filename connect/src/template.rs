@@ -36,16 +36,18 @@ impl Template {
             return Err(ConnectError::Unknown { name: name.clone(), known });
         }
         let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
-        SHIPPED
-            .iter()
-            .filter(|(name, _)| wanted(name))
-            .map(|(name, text)| {
-                serde_json::from_str(text).map_err(|error| ConnectError::Template {
-                    connector: (*name).to_owned(),
-                    problem: error.to_string(),
-                })
-            })
-            .collect()
+        SHIPPED.iter().filter(|(name, _)| wanted(name)).map(|(name, text)| Self::read(name, text)).collect()
+    }
+
+    /// A template of one's own, in the form of those in `deploy/debezium/`; `called` is what its errors call it.
+    ///
+    /// # Errors
+    /// A text that is none.
+    pub fn read(called: &str, text: &str) -> Result<Self, ConnectError> {
+        serde_json::from_str(text).map_err(|error| ConnectError::Template {
+            connector: called.to_owned(),
+            problem: error.to_string(),
+        })
     }
 
     /// Slot and publication have one name.

@@ -1,5 +1,7 @@
 //! `lakeward connector apply|status|restart|delete`
 
+use std::{fs, path::PathBuf};
+
 use anyhow::{Context, Result};
 use lakeward_connect::{Connectors, Report, Template};
 
@@ -26,6 +28,9 @@ pub struct Choice {
     /// ecommerce-connector (topics ecommerce.public.*, all tables but events), tracking-connector (topic
     /// `tracking_postgres_cdc.public.events`) [default: both]
     names: Vec<String>,
+    /// Connectors of your own instead, in the form of those in deploy/debezium/
+    #[arg(long = "template", value_name = "FILE", conflicts_with = "names")]
+    templates: Vec<PathBuf>,
     /// Kafka Connect's REST API [default: from the configuration, 127.0.0.1:8083]
     #[arg(long, value_name = "URL")]
     connect_url: Option<String>,
@@ -74,7 +79,15 @@ fn open(choice: &Choice, config: &Config) -> Result<(Connectors, Vec<Template>)>
     let postgres =
         given.context("which Postgres? Give --postgres-url, or [source] postgres_url in lakeward.toml")?;
     let connect = choice.connect_url.as_deref().unwrap_or(&config.connect.url);
-    let mut templates = Template::shipped(&choice.names)?;
+    let mut templates = if choice.templates.is_empty() {
+        Template::shipped(&choice.names)?
+    } else {
+        let read = choice.templates.iter().map(|path| {
+            let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+            Ok(Template::read(&path.display().to_string(), &text)?)
+        });
+        read.collect::<Result<_>>()?
+    };
     for template in &mut templates {
         template.exclude.extend(config.source.exclude.iter().cloned());
     }

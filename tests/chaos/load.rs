@@ -15,13 +15,22 @@ use tokio_postgres::{Client, Row};
 
 use crate::stand::{Background, Stand, succeed};
 
-const RATE: &str = "200";
-/// Rows of each odd table.
-const ROWS: u32 = 100_000;
+/// How much of it there is.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Orders a second.
+    pub rate: u32,
+    /// Rows of each odd table.
+    pub rows: u32,
+    /// Between two transactions on odd tables, at most.
+    pub pause: Duration,
+}
+
 /// Columns of the wide table.
 const COLUMNS: u32 = 100;
 
 /// Keys are moved about, so some statements find no room; they are part of the load as those that succeed.
+/// `ROWS` stands for their number.
 const ODD: &str = r#"
     create schema odd;
     create table odd."Mixed Case"(
@@ -29,31 +38,31 @@ const ODD: &str = r#"
         primary key ("Region Id", "Code"));
     insert into odd."Mixed Case"
         select i % 100, 'c' || i, array['a' || i % 5, 'b,"' || i % 3], jsonb_build_object('n', i % 9), i / 7.0
-        from generate_series(1, 100000) i;
+        from generate_series(1, ROWS) i;
     create table odd.toasted(id bigint primary key, small int, big text, bigger text);
     alter table odd.toasted alter big set storage external, alter bigger set storage external;
     insert into odd.toasted
         select i, i % 10, case when i % 50 = 0 then repeat(md5(i::text), 100) else 'short ' || i end,
             case when i % 70 = 0 then repeat(md5(i::text), 150) end
-        from generate_series(1, 100000) i;
+        from generate_series(1, ROWS) i;
     create table odd.parted(id bigint, day int, note text, at timestamptz, primary key (day, id))
         partition by range (day);
     create table odd.parted_1 partition of odd.parted for values from (0) to (10);
     create table odd.parted_2 partition of odd.parted for values from (10) to (20);
     create table odd.parted_rest partition of odd.parted default;
-    insert into odd.parted select i, i % 30, 'n' || i, '2026-01-01Z' from generate_series(1, 100000) i;
+    insert into odd.parted select i, i % 30, 'n' || i, '2026-01-01Z' from generate_series(1, ROWS) i;
     create table odd.keyless(n int, note text); alter table odd.keyless replica identity full;
-    insert into odd.keyless select nullif(i % 500, 0), 'n' || i % 20 from generate_series(1, 100000) i;
+    insert into odd.keyless select nullif(i % 500, 0), 'n' || i % 20 from generate_series(1, ROWS) i;
     create table odd.emptied(id int primary key, note text);
     create table odd.pulses(id bigserial primary key, lsn pg_lsn default pg_current_wal_insert_lsn());
     insert into odd.pulses default values;"#;
 
-/// Makes the tables, each of a hundred thousand rows or more where it can be.
-pub async fn prepare(stand: &Stand) {
+/// Makes the tables, each of so many rows or more where it can be.
+pub async fn prepare(stand: &Stand, rows: u32) {
     let mut seed = stand.lakeward(&["simulate", "seed", "--postgres-url", &stand.url]);
     seed.args(["--customers", "1600", "--products", "500"]);
     succeed(seed);
-    stand.sql(ODD).await;
+    stand.sql(&ODD.replace("ROWS", &rows.to_string())).await;
     let (mut columns, mut values) = (String::new(), String::new());
     for column in 1..COLUMNS {
         let (declared, value) = match column % 10 {
@@ -72,13 +81,14 @@ pub async fn prepare(stand: &Stand) {
     stand
         .sql(&format!(
             "create table odd.wide(id bigint primary key{columns});
-             insert into odd.wide select i{values} from generate_series(1, {ROWS}) i; analyze"
+             insert into odd.wide select i{values} from generate_series(1, {rows}) i; analyze"
         ))
         .await;
 }
 
 pub struct Load {
     shop: Background,
+    size: Size,
     odd: JoinHandle<()>,
     told: Arc<Told>,
 }
@@ -93,17 +103,17 @@ struct Told {
 }
 
 impl Load {
-    pub fn start(stand: &Stand, seed: u64) -> Self {
+    pub fn start(stand: &Stand, size: Size, seed: u64) -> Self {
         let told = Arc::new(Told::default());
-        let odd = tokio::spawn(change(stand.url.clone(), seed, Arc::clone(&told)));
-        Self { shop: shop(stand), odd, told }
+        let odd = tokio::spawn(change(stand.url.clone(), size, seed, Arc::clone(&told)));
+        Self { shop: shop(stand, size), size, odd, told }
     }
 
     /// The simulated shop may give up when Postgres is killed.
     pub fn keep_up(&mut self, stand: &Stand) {
         assert!(!self.odd.is_finished(), "the load of the odd tables has ended");
         if self.shop.ended().is_some() {
-            self.shop = shop(stand);
+            self.shop = shop(stand, self.size);
         }
     }
 
@@ -120,15 +130,16 @@ impl Load {
     }
 }
 
-fn shop(stand: &Stand) -> Background {
-    Background::start(stand.lakeward(&["simulate", "run", "--rate", RATE, "--postgres-url", &stand.url]))
+fn shop(stand: &Stand, size: Size) -> Background {
+    let rate = size.rate.to_string();
+    Background::start(stand.lakeward(&["simulate", "run", "--rate", &rate, "--postgres-url", &stand.url]))
 }
 
-async fn change(url: String, seed: u64, told: Arc<Told>) {
+async fn change(url: String, size: Size, seed: u64, told: Arc<Told>) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut client: Option<Client> = None;
     while !told.ending.load(Ordering::Relaxed) {
-        let statement = statement(&mut random);
+        let statement = statement(size.rows, &mut random);
         if statement.starts_with("truncate") && told.comparing.load(Ordering::Relaxed) {
             continue;
         }
@@ -151,13 +162,13 @@ async fn change(url: String, seed: u64, told: Arc<Told>) {
             Err(_) => drop(connected.batch_execute("rollback").await),
         }
         client = Some(connected);
-        sleep(Duration::from_millis(random.random_range(0..30))).await;
+        sleep(random.random_range(Duration::ZERO..size.pause)).await;
     }
 }
 
 /// A part of a transaction, from the seed alone.
-fn statement(random: &mut StdRng) -> String {
-    let id = random.random_range(1..=ROWS);
+fn statement(rows: u32, random: &mut StdRng) -> String {
+    let id = random.random_range(1..=rows);
     let some = random.random_range(1..200);
     let to = id + some;
     let n: u32 = random.random_range(0..1000);

@@ -2,7 +2,9 @@
 //! with the proof that nothing was lost and nothing is doubled.
 //!
 //! `make chaos MINUTES=60` runs it; `SEED=…` repeats the same blows and statements, though not their exact moments.
+//! `STACK=1` puts Debezium and Kafka between, and the lake on MinIO; then everything may be struck.
 
+mod blow;
 mod load;
 mod tally;
 
@@ -13,64 +15,32 @@ use std::{
 };
 
 use lakeward_change::Lsn;
-use lakeward_faults::SITES;
+use lakeward_stack::Service;
 use nix::sys::signal::Signal;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use crate::stand::{Background, Stand, json, succeed, until};
-use load::Load;
+use crate::{
+    services::Services,
+    stand::{Background, Stand, json, succeed, text, until},
+};
+use blow::{Blow, Process};
+use load::{Load, Size};
 use tally::Tally;
 
 /// A lake that has grown beyond this gives way to a new one: no maintenance runs here.
 const LAKE_BYTES: u64 = 3 << 30;
+const EMBEDDED: Size = Size { rate: 200, rows: 100_000, pause: Duration::from_millis(30) };
+/// The connector reads all rows before it tells of a change, and all services share the machine.
+const STACK: Size = Size { rate: 50, rows: 10_000, pause: Duration::from_millis(100) };
 /// A reconcile that fails for a passing reason is tried again.
 const TRIES: usize = 5;
 /// What was committed this long before an end was seen was committed before the end.
 const SEEN_LATE: Duration = Duration::from_millis(50);
-
-#[derive(Debug, Clone, Copy)]
-enum Blow {
-    KillIngester,
-    KillPostgres,
-    Stop(Duration),
-    Failpoint { site: &'static str, action: &'static str, passes: u32 },
-}
-
-impl Blow {
-    /// Each kind comes in turn, so that a short run sees them all.
-    fn random(round: u32, random: &mut StdRng) -> Self {
-        match round % 5 {
-            0 | 3 => Self::failpoint(random, &SITES[1..]),
-            1 => Self::KillPostgres,
-            2 => Self::KillIngester,
-            _ => Self::Stop(Duration::from_millis(random.random_range(500..5000))),
-        }
-    }
-
-    fn failpoint(random: &mut StdRng, sites: &[&'static str]) -> Self {
-        let actions = ["kill", "kill", "error", "pause 1500"];
-        Self::Failpoint {
-            site: sites[random.random_range(0..sites.len())],
-            action: actions[random.random_range(0..actions.len())],
-            passes: random.random_range(0..12),
-        }
-    }
-
-    /// What `FAILPOINTS` has to be for it.
-    fn spec(self) -> Option<String> {
-        match self {
-            Self::Failpoint { site: "txn_read", action, passes } => {
-                Some(format!("commit_answered={passes}*off->1*return(error);txn_read=1*return({action})"))
-            }
-            Self::Failpoint { site, action, passes } => {
-                Some(format!("{site}={passes}*off->1*return({action})"))
-            }
-            _ => None,
-        }
-    }
-}
+/// A connector that has not come back by then is helped.
+const RESTART_CONNECTORS: Duration = Duration::from_secs(60);
+const CATCH_UP: Duration = Duration::from_secs(300);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "runs for minutes: make chaos MINUTES=5"]
@@ -79,74 +49,120 @@ async fn chaos() {
     let minutes: f64 = number("LAKEWARD_CHAOS_MINUTES").map_or(5.0, |text| text.parse().expect("minutes"));
     let seed: u64 =
         number("LAKEWARD_CHAOS_SEED").map_or_else(rand::random, |text| text.parse().expect("a seed"));
-    eprintln!("chaos: seed {seed}, {minutes} minutes; repeat with: make chaos MINUTES={minutes} SEED={seed}");
+    let on_stack = number("LAKEWARD_CHAOS_STACK").is_some();
+    let rounds = number("LAKEWARD_CHAOS_ROUNDS").map_or(u32::MAX, |text| text.parse().expect("rounds"));
+    let stack = if on_stack { " STACK=1" } else { "" };
+    eprintln!(
+        "chaos: seed {seed}, {minutes} minutes; repeat with: make chaos MINUTES={minutes} SEED={seed}{stack}"
+    );
     let mut random = StdRng::seed_from_u64(seed);
-    let stand = Stand::start(true).await;
-    load::prepare(&stand).await;
-    let load = Load::start(&stand, seed);
-    let mut chaos = Chaos { stand, load, tally: Tally::new(seed) };
+    let mut chaos = if on_stack { Chaos::on_stack(seed).await } else { Chaos::embedded(seed).await };
     chaos.copy(&mut random).await;
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs_f64(minutes * 60.0) && chaos.tally.is_whole() {
-        chaos.load.keep_up(&chaos.stand);
-        if chaos.lake_bytes() > LAKE_BYTES {
+    while began.elapsed() < Duration::from_secs_f64(minutes * 60.0)
+        && chaos.tally.rounds < rounds
+        && chaos.tally.is_whole()
+    {
+        if chaos.services.is_none() && chaos.lake_bytes() > LAKE_BYTES {
             chaos.stand.lake = tempfile::tempdir().expect("a folder for the lake");
             chaos.copy(&mut random).await;
         }
-        let blow = Blow::random(chaos.tally.rounds, &mut random);
+        let blow = Blow::random(chaos.tally.rounds, on_stack, &mut random);
         chaos.round(blow, &mut random).await;
     }
-    let Chaos { stand, load, mut tally } = chaos;
-    tally.committed = load.end().await;
-    eprintln!("{tally}");
-    if !tally.is_whole() {
-        let kept = stand.lake.keep();
-        panic!("repeat with: make chaos MINUTES={minutes} SEED={seed}; the lake is in {}", kept.display());
+    chaos.end().await;
+}
+
+/// The short form of the same, on all the services.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stack_survives_kills_of_worker_connect_and_kafka() {
+    if lakeward_stack::is_skipped() {
+        return;
     }
+    let seed = rand::random();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut chaos = Chaos::on_stack(seed).await;
+    for process in [Process::Worker, Process::Connect, Process::Kafka] {
+        chaos.round(Blow::Kill(vec![process]), &mut random).await;
+    }
+    chaos.end().await;
 }
 
 struct Chaos {
+    /// First, since services end before their folder.
+    services: Option<Services>,
     stand: Stand,
     load: Load,
     tally: Tally,
 }
 
 impl Chaos {
+    async fn embedded(seed: u64) -> Self {
+        let stand = Stand::start(true).await;
+        load::prepare(&stand, EMBEDDED.rows).await;
+        let load = Load::start(&stand, EMBEDDED, seed);
+        Self { services: None, stand, load, tally: Tally::new(seed) }
+    }
+
+    async fn on_stack(seed: u64) -> Self {
+        let (services, stand) = Services::start().await;
+        let stand = stand.on_s3(Services::lake_url(), services.s3());
+        load::prepare(&stand, STACK.rows).await;
+        connectors(&stand, "apply");
+        let load = Load::start(&stand, STACK, seed);
+        // A truncate waits for the connector's snapshot, and everybody else for the truncate.
+        load.compare(true);
+        Self { services: Some(services), stand, load, tally: Tally::new(seed) }
+    }
+
+    /// Says what was counted; panics if anything is lost or doubled.
+    async fn end(self) {
+        let Self { services, stand, load, mut tally } = self;
+        tally.committed = load.end().await;
+        eprintln!("{tally}");
+        if !tally.is_whole() {
+            let kept = stand.lake.keep();
+            panic!("repeat with SEED={}; the lake is in {}", tally.seed, kept.display());
+        }
+        if let Some(services) = services {
+            services.stop().await;
+        }
+    }
+
     /// A first copy, the ingester struck in the middle of it.
     async fn copy(&mut self, random: &mut StdRng) {
-        succeed(self.stand.capture(&["source", "drop"]));
-        let blow = match Blow::failpoint(random, &SITES) {
-            Blow::Failpoint { site: "chunk_copied", action, .. } => {
-                Blow::Failpoint { site: "chunk_copied", action, passes: random.random_range(0..30) }
-            }
-            other => other,
-        };
-        self.round(blow, random).await;
+        if self.services.is_none() {
+            succeed(self.stand.capture(&["source", "drop"]));
+        }
+        self.round(Blow::in_a_copy(random), random).await;
     }
 
     async fn round(&mut self, blow: Blow, random: &mut StdRng) {
         let began = Instant::now();
-        let mut command = self.stand.capture(&["ingest"]);
+        self.load.keep_up(&self.stand);
         let flush_seconds = [0.2, 0.5, 1.0, 3.0][random.random_range(0..4)];
+        let mut command = self.stand.capture(&["ingest"]);
         command.env("LAKEWARD__INGEST__FLUSH_SECONDS", flush_seconds.to_string());
         command.envs(blow.spec().map(|spec| ("FAILPOINTS", spec)));
         let mut ingester = Background::start(command);
-        match blow {
+        match &blow {
             Blow::Failpoint { site, action, .. } => self.failpoint(&mut ingester, site, action).await,
-            _ => self.strike(&mut ingester, blow, random).await,
+            _ => self.strike(&mut ingester, &blow, random).await,
         }
         // Whoever is dead by now was killed on purpose.
         if ingester.ended().is_some() {
             ingester = Background::start(self.stand.capture(&["ingest"]));
         }
+        self.recovered(&mut ingester).await;
         self.prove(&mut ingester).await;
+        self.tally.memory(ingester.peak_memory());
         if random.random_bool(0.5) {
             ingester.interrupt();
         } else {
             let last = self.last_pulse().await;
             ingester.kill();
             let counts = self.in_flight(last).await;
-            self.tally.killed("ingester", counts);
+            self.tally.killed(Process::Worker, counts);
         }
         self.tally.rounds += 1;
         let counted = self.tally.is_whole();
@@ -159,32 +175,130 @@ impl Chaos {
     }
 
     /// A blow from outside, some seconds after the start.
-    async fn strike(&mut self, ingester: &mut Background, blow: Blow, random: &mut StdRng) {
+    async fn strike(&mut self, ingester: &mut Background, blow: &Blow, random: &mut StdRng) {
         sleep(Duration::from_millis(random.random_range(500..6000))).await;
         assert!(ingester.ended().is_none(), "it ended by itself: {}", ingester.said());
-        let last = self.last_pulse().await;
         match blow {
-            Blow::KillIngester => {
-                slay(ingester).await;
-                let counts = self.in_flight(last).await;
-                self.tally.killed("ingester", counts);
-            }
-            Blow::KillPostgres => {
-                self.stand.server.kill().expect("Postgres is killed");
-                let counts = self.in_flight(last).await;
-                self.tally.killed("postgres", counts);
+            Blow::Kill(processes) => {
+                let last = self.last_pulse().await;
+                for process in processes {
+                    self.kill(*process, ingester).await;
+                }
+                // The lake says what was in flight, unless it is away itself.
+                let is_away = processes.contains(&Process::Minio);
+                let mut counts = if is_away { false } else { self.in_flight(last).await };
                 sleep(Duration::from_millis(random.random_range(0..1500))).await;
-                // Its backends hold the shared memory until they notice, which a busy one does late.
-                until("Postgres comes back", async || self.stand.server.restart().await.is_ok()).await;
+                for process in processes {
+                    self.bring_back(*process).await;
+                }
+                if is_away {
+                    counts = self.in_flight(last).await;
+                }
+                for process in processes {
+                    self.tally.killed(*process, counts);
+                }
             }
-            Blow::Stop(time) => {
+            Blow::Stop(process, time) => {
+                self.signal(*process, ingester, Signal::SIGSTOP);
+                sleep(*time).await;
+                self.signal(*process, ingester, Signal::SIGCONT);
+                *self.tally.stopped.entry(*process).or_default() += 1;
+            }
+            Blow::SlowStore { time } => {
+                let began = Instant::now();
+                while began.elapsed() < *time {
+                    self.signal(Process::Minio, ingester, Signal::SIGSTOP);
+                    sleep(Duration::from_millis(random.random_range(100..800))).await;
+                    self.signal(Process::Minio, ingester, Signal::SIGCONT);
+                    sleep(Duration::from_millis(random.random_range(20..200))).await;
+                }
+                self.tally.slow += 1;
+            }
+            Blow::Rival => {
+                let mut rival = Background::start(self.stand.capture(&["ingest"]));
+                let held = self.owner().await;
                 ingester.signal(Signal::SIGSTOP);
-                sleep(time).await;
+                until("the rival takes over", async || {
+                    assert!(rival.ended().is_none(), "it ended by itself: {}", rival.said());
+                    self.owner().await > held
+                })
+                .await;
                 ingester.signal(Signal::SIGCONT);
-                self.tally.stopped += 1;
+                until("the first one gives way", async || ingester.ended().is_some()).await;
+                *ingester = rival;
+                self.tally.rivals += 1;
             }
             Blow::Failpoint { .. } => {}
         }
+    }
+
+    async fn kill(&mut self, process: Process, ingester: &mut Background) {
+        match process {
+            Process::Worker => slay(ingester).await,
+            Process::Postgres => self.stand.server.kill().expect("Postgres is killed"),
+            service => self.service(service).kill().await.expect("it is killed"),
+        }
+    }
+
+    async fn bring_back(&mut self, process: Process) {
+        match process {
+            // The round starts another.
+            Process::Worker => {}
+            // Its backends hold the shared memory until they notice, which a busy one does late.
+            Process::Postgres => {
+                until("Postgres comes back", async || self.stand.server.restart().await.is_ok()).await;
+            }
+            service => self.service(service).launch().await.expect("it comes back"),
+        }
+    }
+
+    fn signal(&mut self, process: Process, ingester: &Background, signal: Signal) {
+        match process {
+            Process::Worker => ingester.signal(signal),
+            Process::Postgres => unreachable!("its many processes are not stopped together"),
+            service if signal == Signal::SIGSTOP => self.service(service).pause().expect("it is stopped"),
+            service => self.service(service).resume().expect("it goes on"),
+        }
+    }
+
+    fn service(&mut self, process: Process) -> &mut Service {
+        let services = self.services.as_mut().expect("blows at services are for the stack");
+        match process {
+            Process::Kafka => &mut services.kafka,
+            Process::Connect => &mut services.connect,
+            Process::Minio => &mut services.minio,
+            Process::Redis => &mut services.redis,
+            Process::Worker | Process::Postgres => unreachable!("they are none of the services"),
+        }
+    }
+
+    /// The term of the source's lease.
+    async fn owner(&self) -> i64 {
+        let url = self.stand.server.url("control");
+        load::ask(&url, "select coalesce(max(term), 0) from leases").await.map_or(0, |row| row.get(0))
+    }
+
+    /// Waits until what was committed before now is in the lake, and counts how long that took.
+    async fn recovered(&mut self, ingester: &mut Background) {
+        let began = Instant::now();
+        let Some(last) = self.last_pulse().await else { return };
+        let mut helped = self.services.is_none();
+        while self.stand.watermark().await.is_none_or(|watermark| watermark.lsn <= last) {
+            assert!(ingester.ended().is_none(), "it ended by itself: {}", ingester.said());
+            if began.elapsed() > RESTART_CONNECTORS && !helped {
+                // Its tasks do not come back from everything by themselves.
+                eprintln!("the connector is restarted: {}", connectors(&self.stand, "status"));
+                connectors(&self.stand, "restart");
+                self.tally.connectors_restarted += 1;
+                helped = true;
+            }
+            if began.elapsed() > CATCH_UP {
+                let status = self.stand.capture(&["status"]).output().expect("it runs");
+                panic!("the lake does not catch up: {}\n{}", ingester.said(), text(&status.stdout));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        self.tally.recovered(began.elapsed());
     }
 
     /// Waits for a failpoint that the ingester was started with.
@@ -215,7 +329,7 @@ impl Chaos {
             let end = Instant::now() - SEEN_LATE;
             let last = pulses.iter().rev().find(|(at, _)| *at < end).and_then(|(_, last)| *last);
             let counts = self.in_flight(last).await;
-            self.tally.killed("ingester", counts);
+            self.tally.killed(Process::Worker, counts);
         }
     }
 
@@ -296,4 +410,20 @@ impl Chaos {
 async fn slay(ingester: &mut Background) {
     ingester.signal(Signal::SIGKILL);
     until("the ingester is dead", async || ingester.ended().is_some()).await;
+}
+
+/// Makes or restarts the connector of all the load's tables, or asks for its state.
+fn connectors(stand: &Stand, verb: &str) -> String {
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/debezium/ecommerce-connector.json");
+    let template = std::fs::read_to_string(shipped).expect("the template");
+    let mut template: Value = serde_json::from_str(&template).expect("JSON");
+    template["tables"] = serde_json::json!(["public.*", "odd.*"]);
+    template["exclude"] = serde_json::json!([]);
+    let file = stand.lake.path().join("connector.json");
+    std::fs::write(&file, template.to_string()).expect("it is written");
+    let file = file.to_str().expect("a path of plain letters");
+    let mut command = stand.lakeward(&["connector", verb, "--template", file, "--postgres-url", &stand.url]);
+    let output = command.output().expect("it runs");
+    assert!(output.status.success() || verb == "status", "{}", text(&output.stderr));
+    text(&output.stdout)
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     completions, config, connector, dead_letters, demo, doctor, evaluate, features, ingest, reconcile, serve,
-    simulate, source, status, table, train,
+    simulate, source, status, table, train, validate,
 };
 
 /// From a shop's Postgres to a lakehouse that any engine can query, live customer features, recommendations and churn risk.
@@ -57,6 +57,8 @@ pub enum Command {
     /// Debezium's connectors in Kafka Connect
     #[command(subcommand)]
     Connector(connector::Arguments),
+    /// Check behaviour events against their contract, and sort them into the topic of valid ones and that of invalid ones
+    Validate(validate::Arguments),
     /// The captured tables
     #[command(subcommand)]
     Table(table::Arguments),

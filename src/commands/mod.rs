@@ -16,6 +16,7 @@ pub mod source;
 pub mod status;
 pub mod table;
 pub mod train;
+pub mod validate;
 
 use anyhow::Result;
 
@@ -44,6 +45,7 @@ pub async fn run(cli: Cli) -> Result<Outcome> {
         Command::Train(arguments) => Box::pin(train::run(arguments, load()?, global.json)).await,
         Command::Evaluate(arguments) => Box::pin(evaluate::run(arguments, load()?, global.json)).await,
         Command::Serve(arguments) => Box::pin(serve::run(arguments, load()?, global.json)).await,
+        Command::Validate(arguments) => Box::pin(validate::run(arguments, load()?, global.json)).await,
         Command::Doctor(arguments) => Box::pin(doctor::run(arguments, load()?, global.json)).await,
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, config, connector, dead_letters, demo, doctor, evaluate, features, ingest, reconcile, serve,
-    simulate, source, status, table, train, validate,
+    completions, config, connector, dead_letters, demo, doctor, evaluate, features, ingest, load, reconcile,
+    serve, simulate, source, status, table, train, validate,
 };
 
 /// From a shop's Postgres to a lakehouse that any engine can query, live customer features, recommendations and churn risk.
@@ -47,6 +47,9 @@ pub enum Command {
     Simulate(simulate::Arguments),
     /// Capture a Postgres into the lake: copy it once, then follow its write-ahead log
     Ingest(ingest::Arguments),
+    /// Load files into the lake
+    #[command(subcommand)]
+    Load(load::Arguments),
     /// Prove that the lake equals the source at one exact point, also while both move
     Reconcile(reconcile::Arguments),
     /// How far capture is, what waits, what is stuck and what to do

@@ -47,7 +47,11 @@ pub fn topics(config: &Config) -> Topics {
     let (events, source) = (&config.events, &config.source.kafka);
     let settings = if events.settings.is_empty() { &source.settings } else { &events.settings };
     Topics {
-        brokers: events.brokers.clone().unwrap_or_else(|| source.brokers.clone()),
+        brokers: events
+            .brokers
+            .clone()
+            .filter(|brokers| !brokers.is_empty())
+            .unwrap_or_else(|| source.brokers.clone()),
         settings: client_settings(settings),
         raw: events.raw_topic.clone(),
         validated: events.validated_topic.clone(),
@@ -60,7 +64,7 @@ pub fn topics(config: &Config) -> Topics {
 /// The door for events, if a Kafka is configured for them; its contract follows the file until `shutdown`.
 #[cfg(feature = "kafka")]
 pub fn door(config: &Config, shutdown: &CancellationToken) -> Result<Option<Arc<EventDoor>>> {
-    if config.events.brokers.is_none() {
+    if config.events.brokers.as_deref().unwrap_or_default().is_empty() {
         return Ok(None);
     }
     let mut file = ContractFile::open(config.events.contract.as_deref())?;

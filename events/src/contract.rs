@@ -17,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
+pub(crate) use self::check::Columns;
 use self::property::Property;
 use crate::ContractError;
 
@@ -69,5 +70,18 @@ impl Contract {
     /// What the message breaks, each field and rule once, in the message's order; what is missing comes last.
     pub fn check(&self, message: &[u8]) -> Result<(), Vec<Reason>> {
         check::check(&self.message, message)
+    }
+
+    /// Which properties the columns of a table of texts are; `given` is made for each row, and conforms.
+    ///
+    /// # Errors
+    /// A property that is required and not among them, by its path.
+    pub(crate) fn columns(&self, names: &[&str], given: &str) -> Result<Columns, Arc<str>> {
+        Columns::new(&self.message, names, given)
+    }
+
+    /// Checks a row of texts, as [`Self::check`] does an object of values; `None` is null.
+    pub(crate) fn check_texts(&self, columns: &Columns, values: &[Option<&str>]) -> Vec<Reason> {
+        check::check_texts(&self.message, columns, values)
     }
 }

@@ -149,10 +149,11 @@ async fn drain(topics: &Topics) -> lakeward_events::Tally {
 }
 
 /// A validator in a process of its own, which can be killed.
-fn process(brokers: &str) -> Child {
+fn process(topics: &Topics, instance: &str) -> Child {
     Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "topics::a_process_that_is_killed", "--ignored", "--nocapture"])
-        .env("LAKEWARD_TEST_BROKERS", brokers)
+        .env("LAKEWARD_TEST_BROKERS", &topics.brokers)
+        .env("LAKEWARD_TEST_INSTANCE", instance)
         .stdout(Stdio::null())
         .spawn()
         .expect("a process")
@@ -162,8 +163,16 @@ fn process(brokers: &str) -> Child {
 #[ignore = "a process that the test of kills starts"]
 fn a_process_that_is_killed() {
     let Ok(brokers) = std::env::var("LAKEWARD_TEST_BROKERS") else { return };
-    let validator = Validator::new(topics(&brokers), ContractFile::open(None).expect("a contract"));
+    let instance = std::env::var("LAKEWARD_TEST_INSTANCE").expect("a name");
+    let topics = Topics { instance, ..topics(&brokers) };
+    let validator = Validator::new(topics, ContractFile::open(None).expect("a contract"));
     validator.run(false, &CancellationToken::new()).expect("it works");
+}
+
+fn kill(mut process: Child) {
+    assert!(process.try_wait().expect("a state").is_none(), "it ended by itself");
+    process.kill().expect("it is killed");
+    process.wait().expect("it has ended");
 }
 
 /// How many messages are read for good, of all partitions.
@@ -194,39 +203,47 @@ async fn each_event_is_moved_once_whatever_is_killed() {
     }
     let (_folder, mut kafka, topics) = kafka().await;
     drain_until_made(&topics).await;
+    // They come all the while, so that each kill meets a transaction.
     let producing = tokio::spawn({
         let topics = topics.clone();
-        async move { produce(&topics, 0..EVENTS).await }
+        async move {
+            for first in (0..EVENTS).step_by(250) {
+                produce(&topics, first..first + 250).await;
+                tokio::time::sleep(Duration::from_millis(400)).await;
+            }
+        }
     });
-    let (mut kills, began) = (0, Instant::now());
-    while kills < 6 {
-        assert!(began.elapsed() < WAIT * 3, "it does not get on");
-        let before = committed(&topics);
-        let mut validator = process(&topics.brokers);
-        // It has committed something and is at the next.
-        while committed(&topics) <= before && before < EVENTS as i64 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            assert!(validator.try_wait().expect("a state").is_none(), "it ended by itself");
+    let (mut other, mut last, began) = (None, 0, Instant::now());
+    for round in 0..6 {
+        let validator = process(&topics, "0");
+        while last == (EVENTS as i64) || committed(&topics) <= last {
             assert!(began.elapsed() < WAIT * 3, "it does not get on");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        if kills == 2 {
-            kafka.kill().await.expect("it is killed");
-            kafka.launch().await.expect("it comes back");
-            tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_millis(37 * round)).await;
+        match round {
+            // Half of the partitions go to another one, and come back when it dies.
+            1 => other = Some(process(&topics, "1")),
+            3 => {
+                kafka.kill().await.expect("it is killed");
+                kafka.launch().await.expect("it comes back");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            4 => other.take().map_or((), kill),
+            _ => {}
         }
-        validator.kill().expect("it is killed");
-        validator.wait().expect("it has ended");
-        kills += 1;
+        kill(validator);
+        last = committed(&topics);
+        assert!(last < EVENTS as i64, "it was over too soon for a kill");
     }
     producing.await.expect("all are produced");
-    let last = drain(&topics).await;
-    eprintln!("after {kills} kills {} events were left", last.valid + last.invalid);
-    tokio::task::spawn_blocking({
-        let topics = topics.clone();
-        move || check_all(&topics, EVENTS)
-    })
-    .await
-    .expect("all are there");
+    // The partitions of the dead ones are given out again when their sessions have run out.
+    while committed(&topics) < EVENTS as i64 {
+        assert!(began.elapsed() < WAIT * 3, "it does not get on");
+        drain(&topics).await;
+    }
+    let reading = topics.clone();
+    tokio::task::spawn_blocking(move || check_all(&reading, EVENTS)).await.expect("all are there");
     kafka.stop().await.expect("it stops");
 }
 
@@ -236,7 +253,7 @@ async fn drain_until_made(topics: &Topics) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_contract_changes_and_a_rival_ends() {
+async fn a_contract_changes_and_messages_keep_their_bytes() {
     if lakeward_stack::is_skipped() {
         return;
     }
@@ -283,6 +300,66 @@ async fn a_contract_changes_and_a_rival_ends() {
     assert!(tally.valid >= 18 && tally.transactions >= 3, "{tally:?}");
     assert!(began.elapsed() < Duration::from_secs(10), "draining took {:?}", began.elapsed());
     assert_eq!(drain(&topics).await, lakeward_events::Tally::default());
+    kafka.stop().await.expect("it stops");
+}
+
+/// One of two of the same name ends; what they moved is moved once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rival_of_the_same_name_ends() {
+    if lakeward_stack::is_skipped() {
+        return;
+    }
+    let (_folder, mut kafka, topics) = kafka().await;
+    drain_until_made(&topics).await;
+    produce(&topics, 0..200).await;
+    let shutdown = CancellationToken::new();
+    let start = || {
+        let validator = Validator::new(topics.clone(), ContractFile::open(None).expect("a contract"));
+        let shutdown = shutdown.clone();
+        tokio::task::spawn_blocking(move || validator.run(false, &shutdown))
+    };
+    let (mut one, mut two) = (start(), start());
+    let mut next = 200;
+    let ended = loop {
+        produce(&topics, next..next + 20).await;
+        next += 20;
+        tokio::select! {
+            ended = &mut one => break ended,
+            ended = &mut two => { std::mem::swap(&mut one, &mut two); break ended }
+            () = tokio::time::sleep(Duration::from_millis(300)) => {}
+        }
+        assert!(next < 20_000, "none of them ends");
+    };
+    let error = ended.expect("it ends").expect_err("it is fenced");
+    assert!(error.to_string().contains("[events] instance") && !error.is_retryable(), "{error}");
+    eventually(|| committed(&topics) == next as i64).await;
+    shutdown.cancel();
+    two.await.expect("it ends").expect("it works");
+    let reading = topics.clone();
+    tokio::task::spawn_blocking(move || check_all(&reading, next)).await.expect("all are there");
+    kafka.stop().await.expect("it stops");
+}
+
+/// `cargo test --workspace --test events -- --ignored --nocapture topics::speed`, on a quiet machine.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn speed() {
+    const MANY: u64 = 500_000;
+    let (_folder, mut kafka, topics) = kafka().await;
+    drain_until_made(&topics).await;
+    let began = Instant::now();
+    produce(&topics, 0..MANY).await;
+    let produced = began.elapsed().as_secs_f64();
+    let began = Instant::now();
+    let tally = drain(&topics).await;
+    let moved = began.elapsed().as_secs_f64();
+    assert_eq!(tally.valid + tally.invalid, MANY);
+    println!(
+        r#"{{"events": {MANY}, "taken_in_per_second": {:.0}, "moved_per_second": {:.0}, "transactions": {}}}"#,
+        MANY as f64 / produced,
+        MANY as f64 / moved,
+        tally.transactions
+    );
     kafka.stop().await.expect("it stops");
 }
 

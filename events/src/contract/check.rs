@@ -26,6 +26,62 @@ pub(super) fn check(message: &Property, bytes: &[u8]) -> Result<(), Vec<Reason>>
     if told.0.is_empty() { Ok(()) } else { Err(told.0) }
 }
 
+/// Which property each column of texts is, if the contract has one for it.
+#[derive(Debug)]
+pub(crate) struct Columns(Vec<Option<usize>>);
+
+impl Columns {
+    pub(super) fn new(message: &Property, names: &[&str], given: &str) -> Result<Self, Arc<str>> {
+        let Kind::Object(fields) = &message.kind else { return Ok(Self(vec![None; names.len()])) };
+        let columns: Vec<_> = names.iter().map(|name| fields.by_name.get(*name).copied()).collect();
+        let there =
+            |index: usize| columns.contains(&Some(index)) || fields.by_name.get(given) == Some(&index);
+        let mut properties = fields.properties.iter().enumerate();
+        match properties.find(|(index, property)| property.required.is_some() && !there(*index)) {
+            Some((_, missing)) => Err(Arc::clone(&missing.path)),
+            None => Ok(Self(columns)),
+        }
+    }
+
+    fn property<'c>(&self, column: usize, message: &'c Property) -> Option<&'c Property> {
+        let Kind::Object(fields) = &message.kind else { return None };
+        fields.properties.get((*self.0.get(column)?)?)
+    }
+
+    /// A text of a column of times, in microseconds since 1970-01-01 UTC.
+    pub(crate) fn micros(&self, column: usize, text: &str, contract: &super::Contract) -> Option<i64> {
+        match &self.property(column, &contract.message)?.kind {
+            Kind::Time { format, .. } => format.read(text).ok(),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn check_texts(message: &Property, columns: &Columns, values: &[Option<&str>]) -> Vec<Reason> {
+    let mut told = Told::default();
+    for (column, value) in values.iter().enumerate() {
+        let Some(property) = columns.property(column, message) else { continue };
+        let mut judge = Judge { property, told: &mut told };
+        match (value, &property.kind) {
+            (None, _) => judge.scalar(Scalar::Null),
+            (Some(text), Kind::Integer(_)) => match text.parse() {
+                Ok(value) => judge.scalar(Scalar::Integer(value)),
+                Err(_) => judge.tell("logicalType"),
+            },
+            (Some(text), Kind::Number(_)) => match text.parse::<f64>() {
+                Ok(value) if value.is_finite() => judge.scalar(Scalar::Float(value)),
+                _ => judge.tell("logicalType"),
+            },
+            (Some(text), Kind::Boolean) => match text.parse() {
+                Ok(value) => judge.scalar(Scalar::Boolean(value)),
+                Err(_) => judge.tell("logicalType"),
+            },
+            (Some(text), _) => judge.scalar(Scalar::Text(text)),
+        }
+    }
+    told.0
+}
+
 /// What is wrong so far, each once: the contract alone bounds how many there can be.
 #[derive(Default)]
 struct Told(Vec<Reason>);

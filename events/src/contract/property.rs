@@ -124,10 +124,15 @@ pub(super) fn element(at: &str, value: &Value, problems: &mut Problems) -> Optio
     quality::of_object(at, object, problems);
     let logical_type = problems.text(at, object, "logicalType").unwrap_or("object");
     if logical_type != "object" {
-        return Some(Property { path: root(), required: None, kind: Kind::Any, tests: Vec::new() });
+        return Some(Property {
+            path: root(),
+            required: Some("required"),
+            kind: Kind::Any,
+            tests: Vec::new(),
+        });
     }
     let kind = Kind::Object(fields(at, object, "", problems));
-    Some(Property { path: root(), required: None, kind, tests: Vec::new() })
+    Some(Property { path: root(), required: Some("required"), kind, tests: Vec::new() })
 }
 
 /// `at` is where in the contract it is, `path` where in a message.

@@ -95,7 +95,7 @@ impl Validator {
             match session.transaction(self.contract.contract())? {
                 Some(judged) => self.count(&judged),
                 None if until_idle && session.is_idle() => break,
-                None => {}
+                None => metrics::gauge!(names::LAG).set(0.0),
             }
         }
         Ok(())

@@ -45,7 +45,7 @@ pub(super) struct EventsQuery {
 }
 
 /// A behaviour event. The contract in use decides; these are the fields of the shipped one, and further ones are kept.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(as = BehaviourEvent)]
 #[expect(dead_code, reason = "for the document alone: events are taken as they are written")]
 pub(super) struct Event {
@@ -67,12 +67,11 @@ pub(super) struct Event {
 }
 
 /// One event, or several.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[expect(dead_code, reason = "for the document alone")]
-#[schema(untagged)]
+#[serde(untagged)]
 pub(super) enum Events {
     One(Event),
-    #[schema(max_items = 500)]
     Many(Vec<Event>),
 }
 

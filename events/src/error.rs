@@ -51,8 +51,12 @@ impl EventsError {
         #[cfg(feature = "kafka")]
         if let Self::Kafka { source, .. } = self {
             use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+            let code = match source {
+                KafkaError::AdminOp(code) => Some(*code),
+                other => other.rdkafka_error_code(),
+            };
             let refused = matches!(
-                source.rdkafka_error_code(),
+                code,
                 Some(
                     Code::TopicAuthorizationFailed
                         | Code::GroupAuthorizationFailed

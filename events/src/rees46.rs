@@ -225,7 +225,7 @@ impl Known {
         for value in values {
             // With its length, so that no two rows are one text.
             let value = value.unwrap_or_default();
-            name.update((value.len() as u64).to_be_bytes());
+            name.update(u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
             name.update(value);
         }
         let row = first_half(name.clone());

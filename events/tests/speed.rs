@@ -1,20 +1,23 @@
-//! How fast messages are checked, on one core: `cargo test --release --workspace --test events -- --ignored --nocapture speed`.
+//! How fast messages are checked and lines read, on one core: for `bench/events`.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
-use lakeward_events::ContractFile;
+use lakeward_events::{ContractFile, Rees46};
 
-use crate::message::{bytes, event};
+use crate::{
+    files::{HEADER, line},
+    message::{bytes, event},
+};
 
 #[test]
 #[ignore = "a measurement"]
-fn speed() {
+fn checking() {
     const EVENTS: u64 = 200_000;
     const ROUNDS: u64 = 5;
     let messages: Vec<_> = (0..EVENTS)
         .map(|number| {
             let mut event = event(number);
-            if number % 20 == 0 {
+            if number.is_multiple_of(20) {
                 event.insert("price".to_owned(), (-1).into());
             }
             bytes(event)
@@ -32,5 +35,26 @@ fn speed() {
         EVENTS * ROUNDS,
         (EVENTS * ROUNDS) as f64 / seconds,
         messages.iter().map(Vec::len).sum::<usize>() as u64 / EVENTS,
+    );
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn reading() {
+    const LINES: u64 = 1_000_000;
+    let text = HEADER.to_owned() + &(0..LINES).map(line).collect::<String>();
+    let file = ContractFile::open(None).expect("the shipped contract");
+    let began = Instant::now();
+    let mut events = Rees46::open(text.as_bytes(), Arc::clone(file.contract()), 500_000).expect("a header");
+    let mut rows = 0;
+    while let Some(chunk) = events.chunk().expect("it is read") {
+        rows += chunk.rows.num_rows() as u64;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    assert_eq!(rows, LINES);
+    println!(
+        r#"{{"lines": {LINES}, "lines_per_second": {:.0}, "bytes_per_line": {}}}"#,
+        LINES as f64 / seconds,
+        text.len() as u64 / LINES
     );
 }

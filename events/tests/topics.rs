@@ -57,7 +57,7 @@ fn message(number: u64) -> Vec<u8> {
 }
 
 fn is_bad(number: u64) -> bool {
-    number % 20 == 0
+    number.is_multiple_of(20)
 }
 
 async fn produce(topics: &Topics, numbers: std::ops::Range<u64>) {
@@ -340,7 +340,7 @@ async fn a_rival_of_the_same_name_ends() {
     kafka.stop().await.expect("it stops");
 }
 
-/// `cargo test --workspace --test events -- --ignored --nocapture topics::speed`, on a quiet machine.
+/// For `bench/events`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn speed() {

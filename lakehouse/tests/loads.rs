@@ -151,7 +151,7 @@ async fn storms_and_crashes_lose_and_double_nothing() {
     assert!(struck > 100, "only {struck} requests were struck");
 }
 
-/// `cargo test --workspace --release --test lakehouse -- --ignored --nocapture loads::speed`.
+/// For `bench/events`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn speed() {

@@ -15,9 +15,12 @@ use crate::app::App;
 
 const PATH: &str = "/api/v1/events";
 
+/// A key, and an event's bytes.
+type Entry = (Option<String>, Vec<u8>);
+
 #[derive(Clone, Default)]
 pub struct Log {
-    taken: Arc<Mutex<Vec<(Option<String>, Vec<u8>)>>>,
+    taken: Arc<Mutex<Vec<Entry>>>,
     is_away: bool,
 }
 

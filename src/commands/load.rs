@@ -172,3 +172,33 @@ fn now() -> Result<i64> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
     i64::try_from(since.as_micros()).context("the clock stands beyond all dates")
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use lakeward_simulator::{EventFileOptions, write_events};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_made_up_file_is_loaded_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("events.csv");
+        let from = DateTime::from_timestamp(1_569_888_000, 0).expect("a time");
+        let options = EventFileOptions { rows: 3_000, seed: 1, from };
+        write_events(&mut File::create(&path).expect("a file"), &options).expect("it is written");
+        let root = folder.path().join("lake");
+        let lake = Lake::open(root.to_str().expect("plain letters"), std::collections::BTreeMap::new());
+        let lake = lake.expect("a lake");
+        let contract = ContractFile::open(None).expect("a contract");
+        let shutdown = CancellationToken::new();
+        let first = load(&path, &lake, &contract, &shutdown).await.expect("it is loaded");
+        assert_eq!((first.lines, first.rejected, first.passed_over), (3_000, 0, 0));
+        let again = load(&path, &lake, &contract, &shutdown).await.expect("it is there");
+        assert_eq!((again.lines, again.passed_over), (3_000, 3_000));
+        shutdown.cancel();
+        std::fs::rename(&path, folder.path().join("events.csv.gz")).expect("it is renamed");
+        let error = load(&folder.path().join("events.csv.gz"), &lake, &contract, &shutdown).await;
+        assert!(error.expect_err("it is refused").to_string().contains("unpack"));
+    }
+}

@@ -7,7 +7,7 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    producer::{FutureProducer, FutureRecord, Producer},
+    producer::{FutureProducer, FutureRecord},
 };
 
 use super::options::Topics;
@@ -56,13 +56,6 @@ impl RawLog {
             delivered.map_err(|(error, _)| failed()(error))?;
         }
         Ok(())
-    }
-
-    /// Sends what waits, for at most `limit`.
-    pub fn close(&self, limit: Duration) {
-        if let Err(error) = self.producer.flush(limit) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "events were not sent any more");
-        }
     }
 }
 

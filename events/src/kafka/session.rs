@@ -69,7 +69,7 @@ impl<'t> Session<'t> {
         let began = Instant::now();
         // Whose message this is is said by the group's state now: once another one has its partition, the group has moved
         // on, and with this state it takes no offsets.
-        let group = self.consumer.group_metadata();
+        let group = self.consumer.group_metadata().filter(|_| !self.consumer.assignment_lost());
         let oldest = message.timestamp().to_millis();
         self.producer.begin_transaction().map_err(EventsError::kafka("begin a transaction"))?;
         let mut judged = Judged::default();

@@ -300,7 +300,12 @@ async fn a_contract_changes_and_messages_keep_their_bytes() {
     assert!(tally.valid >= 18 && tally.transactions >= 3, "{tally:?}");
     assert!(began.elapsed() < Duration::from_secs(10), "draining took {:?}", began.elapsed());
     assert_eq!(drain(&topics).await, lakeward_events::Tally::default());
-    kafka.stop().await.expect("it stops");
+
+    // Without Kafka an event is not taken in, and that is told in time.
+    kafka.kill().await.expect("it is killed");
+    let log = RawLog::open(&topics, Duration::from_secs(1)).expect("a log");
+    let error = log.append(&[(None, b"{}")]).await.expect_err("nobody takes it");
+    assert!(error.is_retryable(), "{error}");
 }
 
 /// One of two of the same name ends; what they moved is moved once.

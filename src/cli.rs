@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, config, connector, dead_letters, demo, doctor, evaluate, features, ingest, reconcile, serve,
-    simulate, source, status, table, train,
+    completions, config, connector, dead_letters, demo, doctor, evaluate, features, ingest, load, reconcile,
+    serve, simulate, source, status, table, train, validate,
 };
 
 /// From a shop's Postgres to a lakehouse that any engine can query, live customer features, recommendations and churn risk.
@@ -47,6 +47,9 @@ pub enum Command {
     Simulate(simulate::Arguments),
     /// Capture a Postgres into the lake: copy it once, then follow its write-ahead log
     Ingest(ingest::Arguments),
+    /// Load files into the lake
+    #[command(subcommand)]
+    Load(load::Arguments),
     /// Prove that the lake equals the source at one exact point, also while both move
     Reconcile(reconcile::Arguments),
     /// How far capture is, what waits, what is stuck and what to do
@@ -57,6 +60,8 @@ pub enum Command {
     /// Debezium's connectors in Kafka Connect
     #[command(subcommand)]
     Connector(connector::Arguments),
+    /// Check behaviour events against their contract, and sort them into the topic of valid ones and that of invalid ones
+    Validate(validate::Arguments),
     /// The captured tables
     #[command(subcommand)]
     Table(table::Arguments),

@@ -2,7 +2,12 @@
 //!
 //! `lakeward.example.toml` shows every key with its default; a test holds it equal to [`Config::default`].
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use figment::{
     Figment,
@@ -25,6 +30,7 @@ pub struct Config {
     pub source: SourceConfig,
     pub control: ControlConfig,
     pub connect: ConnectConfig,
+    pub events: EventsConfig,
     pub ingest: IngestConfig,
     pub maintenance: MaintenanceConfig,
     pub shop: ShopConfig,
@@ -89,6 +95,37 @@ impl Default for KafkaConfig {
             time: TimeMode::Microseconds,
             binary: BinaryMode::Bytes,
             settings: Vec::new(),
+        }
+    }
+}
+
+/// Behaviour events: where they come in, and where they go once they are checked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EventsConfig {
+    pub brokers: Option<String>,
+    pub settings: Vec<Secret>,
+    pub contract: Option<PathBuf>,
+    pub raw_topic: String,
+    pub validated_topic: String,
+    pub invalid_topic: String,
+    pub group: String,
+    pub instance: String,
+    pub metrics_address: Option<SocketAddr>,
+}
+
+impl Default for EventsConfig {
+    fn default() -> Self {
+        Self {
+            brokers: None,
+            settings: Vec::new(),
+            contract: None,
+            raw_topic: "tracking.raw_user_behavior".to_owned(),
+            validated_topic: "tracking.user_behavior.validated".to_owned(),
+            invalid_topic: "tracking.user_behavior.invalid".to_owned(),
+            group: "lakeward-validate".to_owned(),
+            instance: "0".to_owned(),
+            metrics_address: None,
         }
     }
 }
@@ -379,6 +416,17 @@ impl Config {
         if self.source.kafka.settings.iter().any(nameless) {
             problems.push("source.kafka.settings has one without a name: write name=value".to_owned());
         }
+        if self.events.settings.iter().any(nameless) {
+            problems.push("events.settings has one without a name: write name=value".to_owned());
+        }
+        let topics = [&self.events.raw_topic, &self.events.validated_topic, &self.events.invalid_topic];
+        if topics[0] == topics[1] || topics[0] == topics[2] || topics[1] == topics[2] {
+            problems
+                .push("events: raw_topic, validated_topic and invalid_topic must be three topics".to_owned());
+        }
+        if cfg!(not(feature = "kafka")) && self.events.brokers.is_some() {
+            problems.push("events.brokers is given, and this build is without Kafka".to_owned());
+        }
         if cfg!(not(feature = "kafka")) && self.source.kafka.prefix.is_some() {
             problems.push("source.kafka.prefix is given, and this build is without Kafka".to_owned());
         }
@@ -452,6 +500,7 @@ fn problem_of(path: &str, value: &Value) -> Option<String> {
         _ if secret => "not a URL".to_owned(),
         _ if path == "source.hash_salt"
             || path == "source.kafka.settings"
+            || path == "events.settings"
             || path == "lake.s3.secret_access_key" =>
         {
             "not a text: put it in quotes".to_owned()

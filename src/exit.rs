@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use lakeward_cdc::CdcError;
+use lakeward_events::EventsError;
 use lakeward_features::FeatureError;
 use lakeward_pipeline::PipelineError;
 
@@ -47,6 +48,7 @@ fn is_retryable(error: &anyhow::Error) -> bool {
             || cause.downcast_ref().is_some_and(lakeward_postgres::Error::is_retryable)
             || cause.downcast_ref().is_some_and(lakeward_lakehouse::LakeError::is_retryable)
             || cause.downcast_ref().is_some_and(lakeward_simulator::Error::is_retryable)
+            || cause.downcast_ref().is_some_and(EventsError::is_retryable)
             || cause.downcast_ref().is_some_and(FeatureError::is_retryable)
             || cause.downcast_ref().is_some_and(lakeward_connect::ConnectError::is_retryable)
     })

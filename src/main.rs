@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod config;
 mod demo;
+mod events;
 mod exit;
 mod files;
 mod live;

@@ -1,5 +1,7 @@
 //! What most commands open first: the lake, the control database, a token that Ctrl-C cancels.
 
+#[cfg(feature = "kafka")]
+use std::collections::BTreeMap;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
@@ -148,16 +150,22 @@ fn kafka_options(config: &Config) -> Option<KafkaOptions> {
         binary: Some(kafka.binary),
         ..Modes::default()
     };
-    let setting = |setting: &Secret| {
-        setting.expose().split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
-    };
     Some(KafkaOptions {
         brokers: kafka.brokers.clone(),
         prefix: kafka.prefix.clone()?,
         publication: kafka.publication.clone(),
         modes,
-        settings: kafka.settings.iter().filter_map(setting).collect(),
+        settings: client_settings(&kafka.settings),
     })
+}
+
+/// Settings of Kafka's client by their names.
+#[cfg(feature = "kafka")]
+pub fn client_settings(settings: &[Secret]) -> BTreeMap<String, String> {
+    let setting = |setting: &Secret| {
+        setting.expose().split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
+    };
+    settings.iter().filter_map(setting).collect()
 }
 
 pub fn pipeline_options(config: &Config) -> Result<Options> {

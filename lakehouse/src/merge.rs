@@ -10,10 +10,11 @@ use std::{collections::BTreeSet, sync::Arc};
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch},
     compute::{cast, filter, filter_record_batch},
-    datatypes::DataType,
+    datatypes::{DataType, TimeUnit, TimestampMicrosecondType},
     error::ArrowError,
 };
 use deltalake::datafusion::{
+    common::ScalarValue,
     error::DataFusionError,
     functions_aggregate::min_max::{MaxAccumulator, MinAccumulator},
     logical_expr::{Accumulator, Expr, lit},
@@ -40,7 +41,7 @@ pub(crate) async fn merge(upsert: &Arc<Upsert>, table: &Table, lake: &Lake) -> R
     let Found { files, rows } = find(upsert, table, lake).await?;
     let new = upsert.new_rows(&rows).map_err(LakeError::arrow(&table.path))?;
     let new = Some(new).filter(|new| new.num_rows() > 0);
-    if files.is_empty() {
+    if files.is_empty() || upsert.only_inserts() {
         let added = table.stage(new.as_slice()).await?;
         return Ok(Rewritten { removed: Vec::new(), added });
     }
@@ -149,6 +150,12 @@ fn note(column: &ArrayRef, files: &mut BTreeSet<String>) -> Result<(), ArrowErro
 fn range(upsert: &Upsert) -> Result<Expr, DataFusionError> {
     let mut bounds = Vec::new();
     for (name, values) in upsert.key_names().zip(upsert.keys()?) {
+        if upsert.only_inserts()
+            && matches!(values.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _))
+        {
+            bounds.push(around(name, &values));
+            continue;
+        }
         let exact = matches!(values.data_type(), DataType::Utf8 | DataType::Date32);
         if values.is_empty() || !(exact || values.data_type().is_integer()) {
             continue;
@@ -160,6 +167,17 @@ fn range(upsert: &Upsert) -> Result<Expr, DataFusionError> {
         bounds.push(column(name).between(lit(least.evaluate()?), lit(greatest.evaluate()?)));
     }
     Ok(all(bounds.into_iter()))
+}
+
+/// The range of times that some lie in, and a millisecond more: statistics are rounded to that.
+fn around(name: &str, values: &ArrayRef) -> Expr {
+    const ROUNDED: i64 = 1_000;
+    let times = values.as_primitive::<TimestampMicrosecondType>();
+    let zone = times.timezone().map(Arc::from);
+    let bound = |time: i64| lit(ScalarValue::TimestampMicrosecond(Some(time), zone.clone()));
+    let least = arrow::compute::min(times).unwrap_or(i64::MIN).saturating_sub(ROUNDED);
+    let greatest = arrow::compute::max(times).unwrap_or(i64::MAX).saturating_add(ROUNDED);
+    column(name).between(bound(least), bound(greatest))
 }
 
 /// Each large file by itself, the small ones together and first, where new rows are put in.

@@ -36,6 +36,8 @@ enum How {
     Repair,
     /// Numbers of equal rows are added to the stored ones.
     Count,
+    /// Stored rows stay as they are.
+    Insert,
 }
 
 impl Upsert {
@@ -69,6 +71,21 @@ impl Upsert {
         let rows = concat_batches(&parts[0].schema(), &parts)?;
         let deleted = (0..rows.num_rows()).map(|row| Some(row < removed.num_rows())).collect();
         Self::by_key(rows, deleted, table.key.clone(), How::Repair)
+    }
+
+    /// Puts in the rows whose keys are not stored; of several with one key, the last.
+    pub(crate) fn inserting(rows: RecordBatch, key: Vec<usize>) -> Result<Self, ArrowError> {
+        let none = BooleanArray::from(vec![false; rows.num_rows()]);
+        let mut upsert = Self::by_key(rows, none, key, How::Insert)?;
+        let mut repeated = vec![true; upsert.rows.num_rows()];
+        upsert.by_key.values().for_each(|row| repeated[*row] = false);
+        upsert.deleted = repeated.into();
+        Ok(upsert)
+    }
+
+    /// Whether no stored row is altered.
+    pub(crate) fn only_inserts(&self) -> bool {
+        self.how == How::Insert
     }
 
     /// Some of its rows.
@@ -143,7 +160,7 @@ impl Upsert {
         let (before, after) = (Positions::of(stored)?, Positions::of(&self.rows)?);
         let counts = match self.how {
             How::Count => Some([numbers(stored, COUNT)?, numbers(&self.rows, COUNT)?]),
-            How::Replace | How::Repair => None,
+            How::Replace | How::Repair | How::Insert => None,
         };
         let mut left = Vec::with_capacity(concerning.len());
         let mut totals = Vec::new();

@@ -8,6 +8,7 @@ mod features;
 mod fingerprints;
 mod histories;
 mod letters;
+mod loads;
 mod maintenance;
 mod merges;
 mod repair;

@@ -10,6 +10,7 @@ mod api;
 mod catalogue;
 mod churn;
 mod clock;
+mod events;
 mod extract;
 mod health;
 mod lists;
@@ -24,8 +25,9 @@ mod value;
 mod watcher;
 
 pub use clock::Clock;
+pub use events::{EventDoor, EventLog, KeyedEvent, NotTaken};
 pub use problem::{FieldProblem, Problem};
-pub use serve::{Limits, ServeError, openapi, router, serve};
+pub use serve::{Limits, ServeError, openapi, router, serve, serve_metrics};
 pub use slot::{Availability, ModelSlot, Served};
 pub use state::AppState;
 pub use telemetry::{MetricsError, install_metrics};

@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderValue, header},
     middleware::{from_fn, from_fn_with_state, map_response},
     response::Response,
+    routing::get,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -86,6 +87,29 @@ pub async fn serve(
     }
 }
 
+/// Serves `/livez` and `/metrics` alone, for a process that has no API, until `shutdown`.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_metrics(listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let metrics = telemetry::install_metrics()?;
+    let rendered = metrics.clone();
+    let router = Router::new()
+        .route("/livez", get(async || "ok"))
+        .route("/metrics", get(async move || rendered.render()));
+    let upkeep = async {
+        loop {
+            tokio::time::sleep(METRICS_UPKEEP).await;
+            metrics.run_upkeep();
+        }
+    };
+    let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned());
+    tokio::select! {
+        served = serving => served.map_err(ServeError::Accept),
+        () = upkeep => Ok(()),
+    }
+}
+
 /// All routes: the API, its document at `/api-docs/openapi.json` and `/docs`, health, metrics and the page.
 ///
 /// # Errors
@@ -125,7 +149,7 @@ mod tests {
     use axum::{
         body::{Body, to_bytes},
         http::{Request, StatusCode},
-        routing::{get, post},
+        routing::post,
     };
     use tower::ServiceExt;
 

@@ -7,7 +7,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{catalogue::Catalogues, clock::Clock, problem::Problem, slot::ModelSlot, value::Timestamp};
+use crate::{
+    catalogue::Catalogues, clock::Clock, events::EventDoor, problem::Problem, slot::ModelSlot,
+    value::Timestamp,
+};
 
 /// What the server answers from: the live store, the models in use and the clock.
 #[derive(Clone)]
@@ -16,16 +19,19 @@ pub struct AppState {
     pub recommender: Arc<ModelSlot<lakeward_recommender::Model>>,
     pub churn: Arc<ModelSlot<lakeward_propensity::Model>>,
     pub clock: Clock,
+    /// Where behaviour events go, if they are taken.
+    pub events: Option<Arc<EventDoor>>,
 }
 
 impl AppState {
-    /// State without models; see [`ModelSlot::set`] and [`crate::watch`].
+    /// State without models and a door for events; see [`ModelSlot::set`] and [`crate::watch`].
     pub fn new(store: Arc<dyn OnlineStore>, clock: Clock) -> Self {
         Self {
             store,
             recommender: Arc::new(ModelSlot::empty("recommender")),
             churn: Arc::new(ModelSlot::empty("churn")),
             clock,
+            events: None,
         }
     }
 

@@ -11,6 +11,8 @@ pub(crate) const REQUEST_SECONDS: &str = "lakeward_http_request_duration_seconds
 pub(crate) const LISTS: &str = "lakeward_recommendation_lists_total";
 /// Attempts to take a new model into use, by kind and outcome.
 pub(crate) const MODEL_LOADS: &str = "lakeward_model_loads_total";
+/// Behaviour events that were sent, by outcome: taken, refused, failed.
+pub(crate) const EVENTS: &str = "lakeward_events_received_total";
 /// Live streams that are open.
 pub(crate) const STREAMS: &str = "lakeward_live_streams";
 
@@ -42,6 +44,7 @@ fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_counter!(LISTS, "lists of products answered, by kind and by fallback");
     describe_counter!(MODEL_LOADS, "attempts to take a model into use, by kind and outcome");
+    describe_counter!(EVENTS, "behaviour events sent to the API, by outcome");
     describe_gauge!(STREAMS, "live streams that are open");
     Ok(handle)
 }

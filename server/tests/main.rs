@@ -5,6 +5,7 @@
 mod app;
 mod document;
 mod endpoints;
+mod events;
 mod live;
 mod models;
 mod operations;

@@ -10,6 +10,7 @@
 
 mod copy;
 mod error;
+mod event_file;
 mod import;
 mod lifecycle;
 mod live;
@@ -22,6 +23,7 @@ mod schema;
 mod synthetic;
 
 pub use error::Error;
+pub use event_file::{EventFileOptions, write_events};
 pub use import::{OrdersMap, complete_journey_period, import_complete_journey, import_orders};
 pub use lifecycle::Status;
 pub use replay::{ReplayOptions, replay};

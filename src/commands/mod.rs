@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod evaluate;
 pub mod features;
 pub mod ingest;
+pub mod load;
 pub mod reconcile;
 pub mod serve;
 pub mod simulate;
@@ -16,6 +17,7 @@ pub mod source;
 pub mod status;
 pub mod table;
 pub mod train;
+pub mod validate;
 
 use anyhow::Result;
 
@@ -34,6 +36,7 @@ pub async fn run(cli: Cli) -> Result<Outcome> {
         Command::Demo(arguments) => Box::pin(demo::run(arguments, load()?, global.json)).await,
         Command::Simulate(arguments) => Box::pin(simulate::run(arguments, load()?, global.json)).await,
         Command::Ingest(arguments) => Box::pin(ingest::run(arguments, load()?, global.json)).await,
+        Command::Load(arguments) => Box::pin(load::run(arguments, load()?, global.json)).await,
         Command::Reconcile(arguments) => Box::pin(reconcile::run(arguments, load()?, global.json)).await,
         Command::Status(arguments) => Box::pin(status::run(arguments, load()?, global.json)).await,
         Command::Source(arguments) => Box::pin(source::run(arguments, load()?, global.json)).await,
@@ -44,6 +47,7 @@ pub async fn run(cli: Cli) -> Result<Outcome> {
         Command::Train(arguments) => Box::pin(train::run(arguments, load()?, global.json)).await,
         Command::Evaluate(arguments) => Box::pin(evaluate::run(arguments, load()?, global.json)).await,
         Command::Serve(arguments) => Box::pin(serve::run(arguments, load()?, global.json)).await,
+        Command::Validate(arguments) => Box::pin(validate::run(arguments, load()?, global.json)).await,
         Command::Doctor(arguments) => Box::pin(doctor::run(arguments, load()?, global.json)).await,
     }
 }

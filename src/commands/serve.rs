@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     config::Config,
+    events,
     exit::Outcome,
     live,
     output::{Progress, pipeline_observer},
@@ -83,7 +84,8 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     };
 
     let clock = if arguments.stream_time { Clock::Stream } else { Clock::Wall };
-    let state = AppState::new(store, clock);
+    let mut state = AppState::new(store, clock);
+    state.events = events::door(&config, &shutdown)?;
     live::keep_scores(&state, &shutdown);
     live::follow_models(&lake, &state, every, &shutdown)?;
     let url = format!("http://{}", listener.local_addr()?);

@@ -1,10 +1,10 @@
-//! `lakeward simulate seed|import|run|replay`
+//! `lakeward simulate seed|import|run|replay|events`
 
-use std::path::PathBuf;
+use std::{fs::File, io::BufWriter, path::PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
-use lakeward_simulator::{OrdersMap, ReplayOptions, RunOptions, SeedOptions, ShopEvent};
+use lakeward_simulator::{EventFileOptions, OrdersMap, ReplayOptions, RunOptions, SeedOptions, ShopEvent};
 use serde::Serialize;
 
 use crate::{
@@ -26,6 +26,23 @@ pub enum Arguments {
     Run(Run),
     /// Place the remaining real baskets as live orders, on an accelerated clock
     Replay(Replay),
+    /// Write behaviour events into a file, in the columns of the public REES46 data
+    Events(Events),
+}
+
+#[derive(clap::Args)]
+pub struct Events {
+    /// Where to [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[arg(long, default_value_t = 100_000)]
+    rows: u64,
+    /// Same seed and --from, same bytes
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// The first event's time
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "2019-10-01T00:00:00Z")]
+    from: DateTime<Utc>,
 }
 
 #[derive(clap::Args)]
@@ -139,6 +156,19 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
             let report = lakeward_simulator::import_orders(&url, &file, &map, &progress, &cancel).await?;
             drop(step);
             print(&report, json)
+        }
+        Arguments::Events(Events { out, rows, seed, from }) => {
+            let options = EventFileOptions { rows, seed, from };
+            let written = match &out {
+                Some(path) => File::create(path)
+                    .and_then(|file| lakeward_simulator::write_events(&mut BufWriter::new(file), &options)),
+                None => {
+                    lakeward_simulator::write_events(&mut BufWriter::new(std::io::stdout().lock()), &options)
+                }
+            };
+            let place = out.map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
+            written.with_context(|| format!("cannot write events to {place}"))?;
+            Ok(Outcome::Done)
         }
         Arguments::Run(run) => {
             let url = url(run.places, &mut config)?;

@@ -109,6 +109,16 @@ pub async fn object_store(folder: &Path, say: &(dyn Fn(&str) + Sync)) -> Result<
     Ok((store, format!("http://127.0.0.1:{}", ports.minio)))
 }
 
+/// Kafka alone, with its data in `folder`; and its `host:port`.
+///
+/// # Errors
+/// As [`Stack::start`].
+pub async fn kafka(folder: &Path, say: &(dyn Fn(&str) + Sync)) -> Result<(Service, String)> {
+    let (software, ports) = (Software::provide(say)?, Ports::free()?);
+    let kafka = Service::start(recipes::kafka(&software, &ports, folder)?).await?;
+    Ok((kafka, format!("127.0.0.1:{}", ports.kafka)))
+}
+
 /// Whether tests are to do without the services (`LAKEWARD_SKIP_STACK=1`), for machines without Java or Go. Says so.
 pub fn is_skipped() -> bool {
     let skipped = std::env::var_os("LAKEWARD_SKIP_STACK").is_some_and(|value| value == "1");

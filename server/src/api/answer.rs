@@ -100,6 +100,20 @@ impl IntoResponses for Problems {
     }
 }
 
+/// A body that cannot be taken: not JSON, too large, or not what it should be.
+pub(super) struct Unfit;
+
+impl IntoResponses for Unfit {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        ResponsesBuilder::new()
+            .response("413", problem_response("The body is too large"))
+            .response("415", problem_response("The body is not said to be JSON"))
+            .response("422", problem_response("The body is not what it should be; `errors` says where"))
+            .build()
+            .into()
+    }
+}
+
 /// [`Problems`], and parameters that are out of range or cannot be read.
 pub(super) struct Checked;
 

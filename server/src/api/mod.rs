@@ -2,12 +2,14 @@
 
 mod answer;
 mod customers;
+mod events;
 mod lists;
 mod live;
 mod revenue;
 
 use std::sync::Arc;
 
+use axum::extract::DefaultBodyLimit;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -29,6 +31,7 @@ const MAX_K: usize = 100;
         (name = "customers", description = "Who buys, what they bought, what they may buy next, whether they may leave"),
         (name = "recommendations", description = "Lists of products"),
         (name = "revenue", description = "Revenue by the minute, and live"),
+        (name = "events", description = "Behaviour events come in"),
         (name = "operations", description = "Health and metrics")
     )
 )]
@@ -47,9 +50,11 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(lists::popular))
         .routes(routes!(revenue::minutes))
         .routes(routes!(live::stream));
+    let events =
+        OpenApiRouter::new().routes(routes!(events::take)).layer(DefaultBodyLimit::max(events::BODY_BYTES));
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
-        .nest("/api/v1", api)
+        .nest("/api/v1", api.merge(events))
 }

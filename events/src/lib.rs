@@ -1,0 +1,21 @@
+//! Behaviour events and the contracts that they are held to.
+//!
+//! A [`Contract`] is compiled once from a file in the Open Data Contract Standard and then decides about messages, purely.
+//! With the feature `kafka`, [`Validator`] moves messages from one topic into two others by that decision, exactly once,
+//! and [`RawLog`] takes events into the first. [`Rees46`] reads events of files under the same contract.
+
+mod contract;
+mod error;
+mod file;
+#[cfg(feature = "kafka")]
+mod kafka;
+mod rees46;
+mod split;
+
+pub use contract::{Contract, Reason};
+pub use error::{ContractError, EventsError};
+pub use file::{Change, ContractFile};
+#[cfg(feature = "kafka")]
+pub use kafka::{RawLog, Tally, Topics, Validator, names};
+pub use rees46::{Chunk, FIELDS, Rees46, Rees46Error, Rejected, schema};
+pub use split::{NoEvents, events_of, key_of};

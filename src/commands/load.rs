@@ -1,0 +1,204 @@
+//! `lakeward load events`
+
+use std::{
+    fs::File,
+    io::{BufReader, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, bail};
+use lakeward_change::{DeadLetter, Op, Position, TableId};
+use lakeward_events::{Chunk, ContractFile, FIELDS, Rees46, Rejected};
+use lakeward_lakehouse::{Lake, LoadedTable, SourceRef};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    exit::{Interrupted, Outcome},
+    output::Progress,
+    session::{LakePlace, lake, shutdown_token},
+};
+
+/// The lake's name for what comes from files, and its table.
+const SOURCE: &str = "events_file";
+const SCHEMA: &str = "tracking";
+const TABLE: &str = "events";
+/// What tells events apart. Equal events have equal times, and files are skipped by those.
+const KEY: [&str; 2] = ["event_time", "event_id"];
+/// Part of what a file is known by, since chunks are counted.
+const CHUNK_ROWS: usize = 500_000;
+/// So much of a file's beginning, and its length, tell it from others.
+const KNOWN_BYTES: u64 = 1 << 20;
+
+#[derive(clap::Subcommand)]
+pub enum Arguments {
+    /// Behaviour events: CSV files in the columns of the public REES46 data
+    Events(Events),
+}
+
+/// Into `bronze/events_file/tracking/events`, and `silver/…` where an event is once, however often it is loaded. Lines that do not
+/// conform to the contract become dead letters. What was interrupted goes on where it stopped when the same file is loaded
+/// again. docs/events.md has the rest.
+#[derive(clap::Args)]
+pub struct Events {
+    #[command(flatten)]
+    place: LakePlace,
+    /// The contract, YAML in the Open Data Contract Standard [default: the one that is shipped]
+    #[arg(long, value_name = "FILE")]
+    contract: Option<PathBuf>,
+    /// event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session, with this header
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    file: PathBuf,
+    /// Lines, the header aside.
+    lines: u64,
+    rejected: u64,
+    /// Lines that an earlier load had taken in already.
+    passed_over: u64,
+}
+
+pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result<Outcome> {
+    let Arguments::Events(Events { place, contract, files }) = arguments;
+    place.apply(&mut config);
+    let shutdown = shutdown_token()?;
+    let contract = ContractFile::open(contract.or(config.events.contract.clone()).as_deref())?;
+    let lake = lake(&config)?;
+    let mut reports = Vec::new();
+    for file in &files {
+        let loaded = load(file, &lake, &contract, &shutdown).await;
+        let report = loaded.with_context(|| format!("cannot load {}", file.display()))?;
+        if !json {
+            let Report { lines, rejected, passed_over, .. } = &report;
+            println!(
+                "{}: {lines} lines, {rejected} of them dead letters, {passed_over} loaded before",
+                file.display()
+            );
+        }
+        reports.push(report);
+    }
+    if json {
+        println!("{}", serde_json::to_string(&reports)?);
+    }
+    Ok(Outcome::Done)
+}
+
+async fn load(
+    path: &Path,
+    lake: &Lake,
+    contract: &ContractFile,
+    shutdown: &CancellationToken,
+) -> Result<Report> {
+    let source = SourceRef { name: SOURCE.to_owned(), system_id: identity(path)? };
+    let id = TableId::new(SCHEMA, TABLE);
+    // All but the line.
+    let columns = FIELDS.len() + 1;
+    let schema = lakeward_events::schema();
+    let mut table = LoadedTable::open(lake, &source, id.clone(), schema, columns, &KEY).await?;
+    let done = table.done().await?;
+    let file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let mut events = Rees46::open(file, Arc::clone(contract.contract()), CHUNK_ROWS)?;
+    // One chunk is read while another is written.
+    let (sender, mut chunks) = tokio::sync::mpsc::channel(1);
+    let reading = tokio::task::spawn_blocking(move || -> Result<()> {
+        while let Some(chunk) = events.chunk()? {
+            if sender.blocking_send(chunk).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    let step = Progress::new().step(path.display().to_string(), "lines");
+    let mut report = Report { file: path.to_owned(), lines: 0, rejected: 0, passed_over: 0 };
+    while let Some(Chunk { number, rows, rejected }) = chunks.recv().await {
+        if shutdown.is_cancelled() {
+            return Err(Interrupted.into());
+        }
+        let lines = (rows.num_rows() + rejected.len()) as u64;
+        report.lines += lines;
+        report.rejected += rejected.len() as u64;
+        if number <= done {
+            report.passed_over += lines;
+        } else {
+            let letters: Vec<_> =
+                rejected.into_iter().map(|rejected| letter(&id, number, rejected)).collect();
+            table.load(number, &rows, &letters, now()?).await?;
+        }
+        step.set(report.lines, 0);
+    }
+    reading.await.context("the reader broke")??;
+    Ok(report)
+}
+
+/// The same for the same file, wherever it lies.
+fn identity(path: &Path) -> Result<String> {
+    if path.extension().is_some_and(|ending| ending == "gz" || ending == "zst" || ending == "zip") {
+        bail!("it is compressed: unpack it first");
+    }
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut beginning = Vec::new();
+    file.take(KNOWN_BYTES).read_to_end(&mut beginning)?;
+    let mut hash = Sha256::new();
+    hash.update(length.to_be_bytes());
+    hash.update(beginning);
+    Ok(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// At the place (chunk, line), since a file has no commits.
+fn letter(table: &TableId, chunk: i64, rejected: Rejected) -> DeadLetter {
+    let line = i64::try_from(rejected.line).unwrap_or(i64::MAX);
+    DeadLetter {
+        table: table.clone(),
+        position: Position { epoch: 1, commit: chunk, order: line },
+        op: Op::Insert,
+        lsn: 0,
+        xid: None,
+        committed_at: None,
+        reason: rejected.reason,
+        message: rejected.bytes,
+        relation: FIELDS.join(",").into_bytes(),
+    }
+}
+
+fn now() -> Result<i64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
+    i64::try_from(since.as_micros()).context("the clock stands beyond all dates")
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use lakeward_simulator::{EventFileOptions, write_events};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_made_up_file_is_loaded_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("events.csv");
+        let from = DateTime::from_timestamp(1_569_888_000, 0).expect("a time");
+        let options = EventFileOptions { rows: 3_000, seed: 1, from };
+        write_events(&mut File::create(&path).expect("a file"), &options).expect("it is written");
+        let root = folder.path().join("lake");
+        let lake = Lake::open(root.to_str().expect("plain letters"), std::collections::BTreeMap::new());
+        let lake = lake.expect("a lake");
+        let contract = ContractFile::open(None).expect("a contract");
+        let shutdown = CancellationToken::new();
+        let first = load(&path, &lake, &contract, &shutdown).await.expect("it is loaded");
+        assert_eq!((first.lines, first.rejected, first.passed_over), (3_000, 0, 0));
+        let again = load(&path, &lake, &contract, &shutdown).await.expect("it is there");
+        assert_eq!((again.lines, again.passed_over), (3_000, 3_000));
+        shutdown.cancel();
+        std::fs::rename(&path, folder.path().join("events.csv.gz")).expect("it is renamed");
+        let error = load(&folder.path().join("events.csv.gz"), &lake, &contract, &shutdown).await;
+        assert!(error.expect_err("it is refused").to_string().contains("unpack"));
+    }
+}

@@ -1,0 +1,90 @@
+//! Behaviour events on their way in: the server's door to Kafka.
+
+use std::sync::Arc;
+#[cfg(feature = "kafka")]
+use std::time::Duration;
+
+use anyhow::Result;
+#[cfg(feature = "kafka")]
+use futures::{FutureExt, future::BoxFuture};
+#[cfg(feature = "kafka")]
+use lakeward_events::{Change, ContractFile, RawLog, Topics};
+use lakeward_server::EventDoor;
+#[cfg(feature = "kafka")]
+use lakeward_server::{EventLog, KeyedEvent, NotTaken};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+#[cfg(feature = "kafka")]
+use crate::session::client_settings;
+
+/// Kafka has this long to acknowledge a request's events; the server answers within ten seconds in any case.
+#[cfg(feature = "kafka")]
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether the contract's file has changed.
+#[cfg(feature = "kafka")]
+const LOOK: Duration = Duration::from_secs(1);
+
+#[cfg(feature = "kafka")]
+struct Door(RawLog);
+
+#[cfg(feature = "kafka")]
+impl EventLog for Door {
+    fn append<'e>(&'e self, events: &'e [KeyedEvent<'e>]) -> BoxFuture<'e, Result<(), NotTaken>> {
+        async move {
+            self.0.append(events).await.map_err(|error| {
+                tracing::warn!(error = &error as &dyn std::error::Error, "events were not taken");
+                NotTaken
+            })
+        }
+        .boxed()
+    }
+}
+
+/// Where the topics are, by the configuration.
+#[cfg(feature = "kafka")]
+pub fn topics(config: &Config) -> Topics {
+    let (events, source) = (&config.events, &config.source.kafka);
+    let settings = if events.settings.is_empty() { &source.settings } else { &events.settings };
+    Topics {
+        brokers: events
+            .brokers
+            .clone()
+            .filter(|brokers| !brokers.is_empty())
+            .unwrap_or_else(|| source.brokers.clone()),
+        settings: client_settings(settings),
+        raw: events.raw_topic.clone(),
+        validated: events.validated_topic.clone(),
+        invalid: events.invalid_topic.clone(),
+        group: events.group.clone(),
+        instance: events.instance.clone(),
+    }
+}
+
+/// The door for events, if a Kafka is configured for them; its contract follows the file until `shutdown`.
+#[cfg(feature = "kafka")]
+pub fn door(config: &Config, shutdown: &CancellationToken) -> Result<Option<Arc<EventDoor>>> {
+    if config.events.brokers.as_deref().unwrap_or_default().is_empty() {
+        return Ok(None);
+    }
+    let mut file = ContractFile::open(config.events.contract.as_deref())?;
+    let log = RawLog::open(&topics(config), PATIENCE)?;
+    let door = Arc::new(EventDoor::new(Arc::clone(file.contract()), Box::new(Door(log))));
+    let (kept, shutdown) = (Arc::clone(&door), shutdown.clone());
+    tokio::spawn(async move {
+        while shutdown.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+            match file.refresh() {
+                Change::None => {}
+                Change::Taken => kept.set_contract(Arc::clone(file.contract())),
+                Change::Refused(error) => tracing::error!("{error}\nthe contract of before stays in use"),
+            }
+        }
+    });
+    Ok(Some(door))
+}
+
+/// There is no Kafka in this build.
+#[cfg(not(feature = "kafka"))]
+pub fn door(_: &Config, _: &CancellationToken) -> Result<Option<Arc<EventDoor>>> {
+    Ok(None)
+}

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use chrono::Utc;
 use lakeward_cdc::{CdcError, PostgresSource};
 use lakeward_change::TableId;
-use lakeward_lakehouse::{CapturedTable, Compacted, Compaction, Lake, LakeError, Retention, TableVersions, Vacuumed};
+use lakeward_lakehouse::{
+    CapturedTable, Compacted, Compaction, Lake, LakeError, Retention, TableVersions, Vacuumed,
+};
 use lakeward_postgres::Control;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};

@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, sync::Arc, thread};
 
 use lakeward_features::OnlineStore;
+use lakeward_online::Online;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -13,16 +14,23 @@ use crate::{catalogue::Catalogues, clock::Clock, problem::Problem, slot::ModelSl
 #[derive(Clone)]
 pub struct AppState {
     pub store: Arc<dyn OnlineStore>,
+    /// Where features are read that this process has not computed itself.
+    pub online: Option<Online>,
+    /// Whether another process writes the online store and is ahead of this one's rows: then lists take a customer's
+    /// newest purchases from there.
+    pub behind: bool,
     pub recommender: Arc<ModelSlot<lakeward_recommender::Model>>,
     pub churn: Arc<ModelSlot<lakeward_propensity::Model>>,
     pub clock: Clock,
 }
 
 impl AppState {
-    /// State without models; see [`ModelSlot::set`] and [`crate::watch`].
+    /// State without models and without Redis; see [`ModelSlot::set`] and [`crate::watch`].
     pub fn new(store: Arc<dyn OnlineStore>, clock: Clock) -> Self {
         Self {
             store,
+            online: None,
+            behind: false,
             recommender: Arc::new(ModelSlot::empty("recommender")),
             churn: Arc::new(ModelSlot::empty("churn")),
             clock,

@@ -11,6 +11,8 @@ pub(crate) const REQUEST_SECONDS: &str = "lakeward_http_request_duration_seconds
 pub(crate) const LISTS: &str = "lakeward_recommendation_lists_total";
 /// Attempts to take a new model into use, by kind and outcome.
 pub(crate) const MODEL_LOADS: &str = "lakeward_model_loads_total";
+/// Entities whose features were answered, by the store that had them.
+pub(crate) const FEATURES: &str = "lakeward_features_answered_total";
 /// Live streams that are open.
 pub(crate) const STREAMS: &str = "lakeward_live_streams";
 
@@ -42,6 +44,7 @@ fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_counter!(LISTS, "lists of products answered, by kind and by fallback");
     describe_counter!(MODEL_LOADS, "attempts to take a model into use, by kind and outcome");
+    describe_counter!(FEATURES, "entities whose features were answered, by store (redis, memory)");
     describe_gauge!(STREAMS, "live streams that are open");
     Ok(handle)
 }

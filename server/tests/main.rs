@@ -5,6 +5,7 @@
 mod app;
 mod document;
 mod endpoints;
+mod features;
 mod live;
 mod models;
 mod operations;

@@ -415,6 +415,12 @@ impl Config {
         {
             problems.push("online.url is not one of Redis: write redis://… or rediss://…".to_owned());
         }
+        let online = &self.online;
+        if online.certificates.is_some()
+            && !online.url.as_ref().is_some_and(|url| url.expose().starts_with("rediss://"))
+        {
+            problems.push("online.certificates are given, and online.url is not a rediss:// one".to_owned());
+        }
         if !(1..=3650).contains(&self.churn.horizon_days) {
             problems.push(format!(
                 "churn.horizon_days is {}: it must be from 1 to 3650",

@@ -103,16 +103,18 @@ impl Online {
             // Fails if another thread was faster.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        let root_cert =
-            match &options.certificates {
-                Some(path) => Some(std::fs::read(path).map_err(|source| OnlineError::Certificates {
+        let client = match &options.certificates {
+            Some(path) => {
+                let root_cert = std::fs::read(path).map_err(|source| OnlineError::Certificates {
                     path: path.display().to_string(),
                     source,
-                })?),
-                None => None,
-            };
-        let certificates = TlsCertificates { client_tls: None, root_cert };
-        let client = Client::build_with_tls(info, certificates).map_err(OnlineError::Url)?;
+                })?;
+                let certificates = TlsCertificates { client_tls: None, root_cert: Some(root_cert) };
+                Client::build_with_tls(info, certificates)
+            }
+            None => Client::open(info),
+        };
+        let client = client.map_err(OnlineError::Url)?;
         let connect = |limit| ConnectionManager::new_lazy_with_config(client.clone(), config(limit));
         let (reader, writer) = (connect(READ_LIMIT)?, connect(WRITE_LIMIT)?);
         Ok(Self {

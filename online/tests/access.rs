@@ -11,7 +11,7 @@ use crate::server::{at, row};
 
 /// As `docs/online-store.md` has it.
 const USER: &str = "features on >pep%per ~shop:* ~user:* -@all +eval +hget +hmget +hgetall +hset +hdel +del +expire +ttl \
-                    +set +scan +ping +hello +select +client|setinfo";
+                    +set +scan +ping +hello +select";
 
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::default();

@@ -56,15 +56,15 @@ async fn what_is_older_than_its_view_allows_is_not_told() {
     let scored = ["7", "{\"product_id\":7,\"score\":1.0}"];
     online.put(View::UserItemInteractions, at(1, 1, 0, 104 * DAY), &[row(1, &scored)]).await.unwrap();
     online.put(View::ProductPopularity, at(1, 1, 0, 100 * DAY), &[row(3, &["{}"])]).await.unwrap();
+    use Status::{NotFound, OutsideMaxAge, Present};
     let statuses = async |as_of| {
         let found = online.customers(&[1, 2], as_of).await.unwrap();
         let told = |view: &ViewValue| {
-            assert_eq!(view.values.is_some(), view.status == Status::Present);
+            assert_eq!(view.values.is_some(), view.status == Present);
             view.status
         };
         found.iter().flat_map(|one| one.views.iter().map(told)).collect::<Vec<_>>()
     };
-    use Status::{NotFound, OutsideMaxAge, Present};
     assert_eq!(statuses(107 * DAY).await, [Present, NotFound, Present, NotFound, NotFound, NotFound]);
     let later = [OutsideMaxAge, NotFound, Present, NotFound, NotFound, NotFound];
     assert_eq!(statuses(107 * DAY + 1).await, later);

@@ -1,7 +1,10 @@
 //! How fast feature tables come into Redis, what they take there, and how fast they are read: printed as JSON, never asserted.
 //! `bench/online.py` runs it, with LAKEWARD_CUSTOMERS customers.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arrow::array::{
     ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
@@ -115,16 +118,22 @@ async fn load(online: &Online, lake: &Lake, view: View) -> Value {
 
 async fn reads(online: &Online, customers: i64, entities: i64) -> Value {
     const CALLS: i64 = 3_000;
-    let mut waits = Vec::new();
+    let (mut waits, mut failed) = (Vec::new(), 0);
     for call in 0..CALLS {
         let ids: Vec<_> = (0..entities).map(|at| scattered(call * entities + at, customers)).collect();
         let began = Instant::now();
-        online.customers(&ids, AS_OF).await.unwrap();
-        waits.push(began.elapsed().as_secs_f64() * 1000.0);
+        match online.customers(&ids, AS_OF).await {
+            Ok(_) => waits.push(began.elapsed().as_secs_f64() * 1000.0),
+            // Whoever is too late is not answered, nor is anybody for a while after.
+            Err(_) => {
+                failed += 1;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
     }
     waits.sort_by(f64::total_cmp);
-    let share = |share: f64| (waits[(share * CALLS as f64) as usize] * 100.0).round() / 100.0;
-    json!({ "customers": entities, "p50_ms": share(0.5), "p99_ms": share(0.99) })
+    let share = |share: f64| (waits[(share * waits.len() as f64) as usize] * 100.0).round() / 100.0;
+    json!({ "customers": entities, "p50_ms": share(0.5), "p99_ms": share(0.99), "failed": failed })
 }
 
 #[tokio::test(flavor = "multi_thread")]

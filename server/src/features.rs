@@ -52,37 +52,34 @@ pub(crate) async fn newest_history(context: &Context, user_id: i64) -> (Option<V
 }
 
 pub(crate) async fn find(context: &Context, customers: &[i64], products: &[i64], as_of: i64) -> Found {
-    let online = match &context.app.online {
-        Some(online) => Some(async {
-            Ok::<_, OnlineError>((
-                online.customers(customers, as_of).await?,
-                online.products(products, as_of).await?,
-            ))
-        }),
-        None => None,
-    };
-    let degraded = online.is_some();
-    let found = match online {
-        Some(asked) => asked.await.map(Some),
-        None => Ok(None),
-    };
-    let found = match found {
+    let found = match asked(context, customers, products, as_of).await {
         Ok(Some((customers, products))) => {
             Found { customers, products: Some(products), store: Store::Redis, degraded: false }
         }
-        found => {
-            if let Err(error) = &found {
+        absent => {
+            if let Err(error) = &absent {
                 tracing::debug!(error = error as &dyn std::error::Error, "features come from memory");
             }
             let store = context.app.store.as_ref();
             let customers = customers.iter().map(|user_id| computed(store, *user_id, as_of)).collect();
-            Found { customers, products: None, store: Store::Memory, degraded }
+            Found { customers, products: None, store: Store::Memory, degraded: absent.is_err() }
         }
     };
     let store = if found.store == Store::Redis { "redis" } else { "memory" };
     let entities = (customers.len() + products.len()) as u64;
     metrics::counter!(telemetry::FEATURES, "store" => store).increment(entities);
     found
+}
+
+/// What the online store has, if there is one.
+async fn asked(
+    context: &Context,
+    customers: &[i64],
+    products: &[i64],
+    as_of: i64,
+) -> Result<Option<(Vec<Features>, Vec<Features>)>, OnlineError> {
+    let Some(online) = &context.app.online else { return Ok(None) };
+    Ok(Some((online.customers(customers, as_of).await?, online.products(products, as_of).await?)))
 }
 
 fn computed(store: &dyn OnlineStore, user_id: i64, as_of: i64) -> Features {

@@ -59,6 +59,7 @@ bench: ready data python ## The measurements that the documents quote, on a quie
 	.data/venv/bin/python bench/reconcile.py
 	.data/venv/bin/python bench/serve.py
 	bench/events
+	.data/venv/bin/python bench/online.py
 
 .PHONY: ready
 ready:

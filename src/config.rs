@@ -7,6 +7,7 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use figment::{
@@ -37,6 +38,7 @@ pub struct Config {
     pub recommender: RecommenderConfig,
     pub churn: ChurnConfig,
     pub serve: ServeConfig,
+    pub online: OnlineConfig,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -205,6 +207,48 @@ pub struct ChurnConfig {
 pub struct ServeConfig {
     pub address: SocketAddr,
     pub poll_seconds: f64,
+}
+
+/// The online store in Redis, if a URL is given.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OnlineConfig {
+    pub url: Option<SecretUrl>,
+    pub certificates: Option<PathBuf>,
+    pub ttl_days: TtlConfig,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TtlConfig {
+    pub user_rfm: f64,
+    pub user_activity: f64,
+    pub user_item_interactions: f64,
+    pub product_popularity: f64,
+}
+
+impl TtlConfig {
+    fn each(&self) -> [(&'static str, f64); 4] {
+        [
+            ("online.ttl_days.user_rfm", self.user_rfm),
+            ("online.ttl_days.user_activity", self.user_activity),
+            ("online.ttl_days.user_item_interactions", self.user_item_interactions),
+            ("online.ttl_days.product_popularity", self.product_popularity),
+        ]
+    }
+}
+
+impl Default for TtlConfig {
+    fn default() -> Self {
+        let library = lakeward_online::TimesToLive::default();
+        let days = |ttl: Duration| ttl.as_secs_f64() / 86_400.0;
+        Self {
+            user_rfm: days(library.user_rfm),
+            user_activity: days(library.user_activity),
+            user_item_interactions: days(library.user_item_interactions),
+            product_popularity: days(library.product_popularity),
+        }
+    }
 }
 
 impl Default for LakeConfig {
@@ -393,6 +437,22 @@ impl Config {
                 .filter(|(_, value)| !(0.01..=86_400.0).contains(value))
                 .map(|(key, value)| format!("{key} is {value}: it must be from 0.01 to 86400")),
         );
+        problems.extend(
+            (self.online.ttl_days.each().into_iter())
+                .filter(|(_, value)| !(0.001..=3650.0).contains(value))
+                .map(|(key, value)| format!("{key} is {value}: it must be from 0.001 to 3650")),
+        );
+        if let Some(url) = &self.online.url
+            && !["redis://", "rediss://"].iter().any(|scheme| url.expose().starts_with(scheme))
+        {
+            problems.push("online.url is not one of Redis: write redis://… or rediss://…".to_owned());
+        }
+        let online = &self.online;
+        if online.certificates.is_some()
+            && !online.url.as_ref().is_some_and(|url| url.expose().starts_with("rediss://"))
+        {
+            problems.push("online.certificates are given, and online.url is not a rediss:// one".to_owned());
+        }
         if !(1..=3650).contains(&self.churn.horizon_days) {
             problems.push(format!(
                 "churn.horizon_days is {}: it must be from 1 to 3650",
@@ -563,6 +623,19 @@ mod tests {
         let shown = toml::to_string(&config).expect("a configuration is TOML");
         assert!(!shown.contains("hunter2") && shown.contains("db/shop"), "{shown}");
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_online_stores_password_is_masked_and_its_url_is_one_of_redis() {
+        let given =
+            "[online]\nurl = \"rediss://features:hunter2@redis:6379/1\"\nttl_days = { user_rfm = 1.5 }";
+        let config = from_toml(given).expect("it is right");
+        assert_eq!((config.online.ttl_days.user_rfm, config.online.ttl_days.user_activity), (1.5, 7.0));
+        let shown = toml::to_string(&config).expect("a configuration is TOML");
+        assert!(!shown.contains("hunter2") && shown.contains("redis:6379/1"), "{shown}");
+        let wrong = "[online]\nurl = \"http://hunter2\"\nttl_days = { user_rfm = 0 }";
+        let error = from_toml(wrong).expect_err("two things are wrong");
+        assert!(error.problems.len() == 2 && !error.to_string().contains("hunter2"), "{error}");
     }
 
     #[test]

@@ -50,6 +50,7 @@ fn is_retryable(error: &anyhow::Error) -> bool {
             || cause.downcast_ref().is_some_and(lakeward_simulator::Error::is_retryable)
             || cause.downcast_ref().is_some_and(EventsError::is_retryable)
             || cause.downcast_ref().is_some_and(FeatureError::is_retryable)
+            || cause.downcast_ref().is_some_and(lakeward_online::OnlineError::is_retryable)
             || cause.downcast_ref().is_some_and(lakeward_connect::ConnectError::is_retryable)
     })
 }

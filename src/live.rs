@@ -7,9 +7,10 @@ use lakeward_cdc::Boundary;
 use lakeward_change::{StopCause, StoppedTable, TableId};
 use lakeward_features::{FeatureError, MemoryStore, ShopNames};
 use lakeward_lakehouse::{Lake, Registry, Watermark, WatermarkTable};
+use lakeward_online::{Online, Publisher};
 use lakeward_pipeline::{Handle, Subscription};
-use lakeward_server::{AppState, Champion, watch};
-use tokio::task::JoinHandle;
+use lakeward_server::{AppState, Champion, Clock, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::models;
@@ -19,21 +20,43 @@ const SCORES_EVERY: Duration = Duration::from_secs(60);
 /// How often a cut is asked for that has all of the shop's tables.
 const WHOLE_CUT: Duration = Duration::from_millis(500);
 
+/// A store that is kept true.
+pub struct Following {
+    pub store: Arc<MemoryStore>,
+    /// Where the features of its source are that all processes share.
+    pub online: Option<Online>,
+    pub task: JoinHandle<Result<()>>,
+}
+
 /// A store that holds everything up to now and is kept true by the running pipeline. The task ends with the pipeline.
+/// What changes of customers' features goes on to the source's online store in Redis, if `online` finds one, as of the
+/// clock's time.
 pub async fn follow_pipeline(
     handle: Handle,
     lake: Arc<Lake>,
     names: &ShopNames,
-) -> Result<(Arc<MemoryStore>, JoinHandle<Result<()>>)> {
+    online: impl FnOnce(&str) -> Result<Option<Online>>,
+    clock: Clock,
+) -> Result<Following> {
     // First the subscription, then a watermark beyond its start: no change lies between base and stream.
     let mut subscription = handle.subscribe().await?;
     let watermark = handle.cut().await?;
     let store = Arc::new(MemoryStore::load(&lake, &watermark, names).await?);
+    let online = online(&watermark.source)?;
+    let mut publishing = JoinSet::new();
+    let publisher = online.clone().map(|online| {
+        let publisher = Arc::new(Publisher::new(online, Arc::clone(&store)));
+        let running = Arc::clone(&publisher);
+        publishing.spawn(async move { running.run(|stream| clock.now(stream)).await });
+        publisher
+    });
     let task = tokio::spawn({
         let (store, names) = (Arc::clone(&store), names.clone());
         async move {
+            // Ends with this task.
+            let _publishing = publishing;
             loop {
-                if let Err(error) = apply(&store, &mut subscription).await {
+                if let Err(error) = apply(&store, &mut subscription, publisher.as_deref()).await {
                     tracing::warn!("{error:#}: the online store is loaded anew");
                 } else {
                     // The pipeline has ended, or this task was too slow for it.
@@ -42,10 +65,13 @@ pub async fn follow_pipeline(
                 }
                 let Some(watermark) = whole_cut(&handle, &names).await else { return Ok(()) };
                 store.reload(&lake, &watermark).await.context("the online store cannot be loaded anew")?;
+                if let Some(publisher) = &publisher {
+                    publisher.changed_all();
+                }
             }
         }
     });
-    Ok((store, task))
+    Ok(Following { store, online, task })
 }
 
 /// A cut with all of the shop's tables: while one of them is copied anew, the store keeps what it has. `None` once the
@@ -63,13 +89,20 @@ async fn whole_cut(handle: &Handle, names: &ShopNames) -> Option<Arc<Watermark>>
 }
 
 /// Applies the stream until it ends. A transaction waits in memory for its end: readers see it whole or not at all.
-async fn apply(store: &MemoryStore, chunks: &mut Subscription) -> Result<(), FeatureError> {
+async fn apply(
+    store: &MemoryStore,
+    chunks: &mut Subscription,
+    publisher: Option<&Publisher>,
+) -> Result<(), FeatureError> {
     let mut batches = Vec::new();
     while let Some(chunk) = chunks.recv().await {
         batches.extend_from_slice(&chunk.batches);
         if matches!(chunk.boundary, Boundary::Closed { .. }) {
-            store.apply(&batches)?;
+            let applied = store.follow_chunk(&batches)?;
             batches.clear();
+            if let Some(publisher) = publisher.filter(|_| !applied.customers.is_empty()) {
+                publisher.changed(applied.customers);
+            }
         }
     }
     Ok(())
@@ -81,13 +114,15 @@ pub async fn follow_lake(
     names: &ShopNames,
     source: Option<String>,
     every: Duration,
+    online: impl FnOnce(&str) -> Result<Option<Online>>,
     shutdown: CancellationToken,
-) -> Result<(Arc<MemoryStore>, JoinHandle<Result<()>>)> {
+) -> Result<Following> {
     let mut seen = lake
         .latest_watermark(source.as_deref())
         .await?
         .context("the lake holds nothing yet: run `lakeward ingest` first, or serve with --ingest")?;
     let store = Arc::new(MemoryStore::load(&lake, &seen, names).await?);
+    let online = online(&seen.source)?;
     let task = tokio::spawn({
         let store = Arc::clone(&store);
         async move {
@@ -103,7 +138,7 @@ pub async fn follow_lake(
             Ok(())
         }
     });
-    Ok((store, task))
+    Ok(Following { store, online, task })
 }
 
 /// Applies what came since the watermark `seen`, which moves on.

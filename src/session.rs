@@ -11,6 +11,7 @@ use lakeward_cdc::{PostgresOptions, Salt, TableRule};
 use lakeward_change::TableId;
 use lakeward_features::ShopNames;
 use lakeward_lakehouse::{Lake, Retention, S3Options, Watermark};
+use lakeward_online::{Online, OnlineOptions, TimesToLive};
 use lakeward_pipeline::{Maintenance, Options};
 use lakeward_postgres::{Control, EmbeddedPostgres};
 use tokio::signal::unix::{SignalKind, signal};
@@ -191,6 +192,25 @@ fn maintenance(config: &Config) -> Maintenance {
     let retention =
         Retention { watermarks: given.keep_watermarks, hours: given.keep_hours, ..Retention::default() };
     Maintenance { small_files: given.small_files, retention }
+}
+
+/// The online store in Redis for the features of a source, if one is configured.
+pub fn online(config: &Config, source: &str) -> Result<Option<Online>> {
+    let Some(url) = &config.online.url else { return Ok(None) };
+    let days = |days: f64| Duration::from_secs_f64(days * 86_400.0);
+    let ttl = &config.online.ttl_days;
+    let options = OnlineOptions {
+        url: url.expose().to_owned(),
+        certificates: config.online.certificates.clone(),
+        source: source.to_owned(),
+        ttl: TimesToLive {
+            user_rfm: days(ttl.user_rfm),
+            user_activity: days(ttl.user_activity),
+            user_item_interactions: days(ttl.user_item_interactions),
+            product_popularity: days(ttl.product_popularity),
+        },
+    };
+    Ok(Some(Online::open(&options)?))
 }
 
 /// The lake's newest watermark: of the configured source, else of any.

@@ -48,7 +48,7 @@ pub async fn build(
             _ => vec![(as_of, as_of)],
         };
         let frame = shop.frame(view.name(), &moments, view.entity()).await?;
-        let rows = lake.write_features(view.name(), frame, as_of).await?;
+        let rows = lake.write_features(view.name(), frame, as_of, shop.position()).await?;
         let done = ViewReport { view: *view, rows, elapsed: started.elapsed() };
         progress(&done);
         report.views.push(done);

@@ -42,5 +42,5 @@ pub async fn write_churn(
     ];
     let batch = RecordBatch::try_from_iter(columns).map_err(|error| query(error.into()))?;
     let frame = lake.session().read_batch(batch).map_err(query)?;
-    Ok(lake.write_features(TABLE, frame, as_of).await?)
+    Ok(lake.write_features(TABLE, frame, as_of, None).await?)
 }

@@ -12,6 +12,7 @@ mod build;
 mod churn;
 mod columns;
 mod error;
+mod interaction;
 mod money;
 mod orders_file;
 mod rfm;
@@ -23,13 +24,14 @@ pub use activity::{ACTIVITY_COLUMNS, Activity};
 pub use build::{BuildReport, ViewReport, build};
 pub use churn::write_churn;
 pub use error::{FeatureError, Result};
+pub use interaction::Interaction;
 pub use money::Money;
 pub use orders_file::orders_only;
 pub use rfm::{Rfm, Segment};
 pub use shop::{ShopBatches, ShopNames, ShopTable, ShopTables};
 pub use store::{
-    Customer, ItemHistory, MemoryStore, OnlineStore, OrderItem, OrderSummary, Product, RevenueMinute,
-    StoreEvent, StoreStatus,
+    Applied, Customer, ItemHistory, MemoryStore, OnlineStore, OrderItem, OrderSummary, Product,
+    RevenueMinute, StoreEvent, StoreStatus,
 };
 pub use views::View;
 

@@ -16,8 +16,8 @@ use deltalake::datafusion::{
     prelude::{DataFrame, SessionContext, ident},
     scalar::ScalarValue,
 };
-use lakeward_change::TableId;
-use lakeward_lakehouse::{Lake, Watermark};
+use lakeward_change::{Position, TableId};
+use lakeward_lakehouse::{Lake, Watermark, WatermarkTable};
 
 use crate::{
     DAY, FeatureError, Result, View,
@@ -112,6 +112,7 @@ pub struct ShopTables {
     tables: Vec<(ShopTable, Arc<dyn TableProvider>)>,
     missing: Vec<String>,
     known_at: Option<i64>,
+    position: Option<Position>,
     /// Gives each query's session its configuration and stores.
     base: SessionContext,
 }
@@ -125,7 +126,13 @@ impl ShopTables {
         let found = open_silver(lake, watermark, names).await?;
         let base = lake.session();
         let known_at = newest_time(&base, &found).await?;
-        Self::new(found, known_at, base)
+        let orders = watermark.tables.get(names.id(ShopTable::Orders));
+        let at = |orders: &WatermarkTable| Position {
+            epoch: orders.epoch,
+            commit: watermark.lsn.as_i64(),
+            order: 0,
+        };
+        Ok(Self { position: orders.map(at), ..Self::new(found, known_at, base)? })
     }
 
     /// From plain batches that were read at `known_at`.
@@ -150,7 +157,7 @@ impl ShopTables {
         base: SessionContext,
     ) -> Result<Self> {
         require(found.iter().map(|(table, _)| *table))?;
-        let mut shop = Self { tables: Vec::new(), missing: Vec::new(), known_at, base };
+        let mut shop = Self { tables: Vec::new(), missing: Vec::new(), known_at, position: None, base };
         for (table, provider) in found {
             let read = |source| FeatureError::Read { table, source };
             let indices = table.locate(&provider.schema())?;
@@ -185,6 +192,12 @@ impl ShopTables {
     /// is asked for. `None` for a shop without any.
     pub fn known_at(&self) -> Option<i64> {
         self.known_at
+    }
+
+    /// The place of the watermark in the order of commits: before every change that commits at its LSN or later. `None`
+    /// for plain batches.
+    pub fn position(&self) -> Option<Position> {
+        self.position
     }
 
     /// What the shop lacks and how that is taken, in plain sentences.

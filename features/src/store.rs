@@ -13,9 +13,9 @@ use lakeward_change::{Lsn, Position};
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use crate::{Activity, Money, Rfm};
+use crate::{Activity, Interaction, Money, Rfm, ShopTable};
 
-pub use memory::MemoryStore;
+pub use memory::{Applied, MemoryStore};
 
 /// Reads of the newest state of the shop. All times are microseconds UTC.
 ///
@@ -28,6 +28,9 @@ pub trait OnlineStore: Send + Sync {
 
     /// What a customer bought in kept orders, looked at or put in a cart: newest purchase first, then by product.
     fn history(&self, user_id: i64, as_of: i64) -> Vec<ItemHistory>;
+
+    /// How much a customer has to do with each product, by product; the view `user_item_interactions` computes the same.
+    fn interactions(&self, user_id: i64, as_of: i64) -> Vec<Interaction>;
 
     /// A customer's newest orders of any status, newest first.
     fn orders(&self, user_id: i64, limit: usize) -> Vec<OrderSummary>;
@@ -74,6 +77,16 @@ pub struct StoreStatus {
     pub events: u64,
     /// Changes that counted since the store was loaded.
     pub changes: u64,
+}
+
+impl StoreStatus {
+    /// Where the store stands as a whole: the newest commit of any table, in the epoch of `orders`, which every new
+    /// source raises. It compares with [`ShopTables::position`](crate::ShopTables::position).
+    pub fn position(&self) -> Position {
+        let epoch = self.positions.get(ShopTable::Orders.name()).map_or(0, |orders| orders.epoch);
+        let newest = self.positions.values().map(|at| (at.commit, at.order)).max().unwrap_or_default();
+        Position { epoch, commit: newest.0, order: newest.1 }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -37,7 +37,7 @@ impl View {
     }
 
     /// The columns that name a row.
-    pub(crate) fn entity(self) -> &'static [&'static str] {
+    pub fn entity(self) -> &'static [&'static str] {
         match self {
             Self::UserRfm | Self::UserActivity => &["user_id"],
             Self::UserItemInteractions => &["user_id", "product_id"],

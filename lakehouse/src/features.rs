@@ -7,9 +7,10 @@ use arrow::{
     compute::cast,
     datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit},
 };
-use chrono::DateTime;
+use chrono::{DateTime, NaiveDateTime};
 use deltalake::{datafusion::prelude::DataFrame, kernel::engine::arrow_conversion::TryIntoArrow};
 use futures::TryStreamExt;
+use lakeward_change::Position;
 
 use crate::{
     Lake, LakeError,
@@ -18,12 +19,54 @@ use crate::{
 };
 
 const CREATED_TIME: &str = "created_time";
+/// How the log writes a value of it.
+const WRITTEN: &str = "%Y-%m-%d %H:%M:%S%.6f";
 const FILE_BYTES: u64 = 64 << 20;
 
+/// One run's rows in a feature table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeatureRun {
+    /// The table's path in the lake.
+    pub path: String,
+    /// The table's version that the run was found in.
+    pub version: i64,
+    /// Microseconds UTC.
+    pub created_time: i64,
+    /// What the rows were computed from, if that was said.
+    pub position: Option<Position>,
+}
+
 impl Lake {
+    /// The run with a `created_time` (microseconds UTC) in the newest version of `features/{name}`, or the one with the
+    /// greatest. `None` if there are no rows of it.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn feature_run(
+        &self,
+        name: &str,
+        created_time: Option<i64>,
+    ) -> Result<Option<FeatureRun>, LakeError> {
+        let path = Self::feature_path(name);
+        let table = Table::open(self, &path).await?;
+        let Some(version) = table.version() else { return Ok(None) };
+        let runs = table.partition_values(CREATED_TIME)?;
+        let runs = runs.iter().filter_map(|value| NaiveDateTime::parse_from_str(value, WRITTEN).ok());
+        let runs = runs.map(|time| time.and_utc().timestamp_micros());
+        let Some(created_time) = runs.filter(|run| created_time.is_none_or(|wanted| wanted == *run)).max()
+        else {
+            return Ok(None);
+        };
+        let [epoch, commit] = place(created_time);
+        let found = table.txn(&epoch).await?.zip(table.txn(&commit).await?);
+        let position = found.map(|(epoch, commit)| Position { epoch, commit, order: 0 });
+        Ok(Some(FeatureRun { path, version, created_time, position }))
+    }
+
     /// Writes the rows of one run, known by its `created_time` (microseconds UTC), into `features/{name}`. Rows that
     /// an earlier run with the same time wrote are replaced, others stay. The column `created_time` is added, and
-    /// partitions the table. Returns the number of rows.
+    /// partitions the table. `position` is that of the watermark that the rows are computed from. Returns the number of
+    /// rows.
     ///
     /// # Errors
     /// If the frame fails, has columns other than the table's or a timestamp without time zone, or the store fails.
@@ -32,12 +75,13 @@ impl Lake {
         name: &str,
         frame: DataFrame,
         created_time: i64,
+        position: Option<Position>,
     ) -> Result<u64, LakeError> {
         let path = Self::feature_path(name);
         let failed = |reason: String| LakeError::Features { table: path.clone(), reason };
         let value = DateTime::from_timestamp_micros(created_time)
             .ok_or_else(|| failed("has no time of this kind".to_owned()))?
-            .format("%Y-%m-%d %H:%M:%S%.6f")
+            .format(WRITTEN)
             .to_string();
         let schema = stored_schema(frame.schema().as_arrow()).map_err(failed)?;
         let mut table = Table::open(self, &path).await?;
@@ -78,15 +122,25 @@ impl Lake {
         }
         let files = writer.close().await.map_err(LakeError::delta(&path, "written to"))?;
         let before = table.txn(RUNS).await?;
-        let txn = Txn { app_id: RUNS.to_owned(), before, after: before.unwrap_or(0) + 1 };
+        let mut txns = vec![Txn { app_id: RUNS.to_owned(), before, after: before.unwrap_or(0) + 1 }];
+        for (app_id, after) in
+            position.into_iter().flat_map(|at| place(created_time).into_iter().zip([at.epoch, at.commit]))
+        {
+            txns.push(Txn { before: table.txn(&app_id).await?, app_id, after });
+        }
         let work = Work::ReplacePartition { column: CREATED_TIME, value, files };
-        commit(&mut table, &work, &[txn]).await?;
+        commit(&mut table, &work, &txns).await?;
         Ok(rows)
     }
 }
 
 /// The transaction identifier that counts the runs written.
 const RUNS: &str = "lakeward/runs";
+
+/// The transaction identifiers that say what a run was computed from: epoch and commit of a position.
+fn place(created_time: i64) -> [String; 2] {
+    ["epoch", "commit"].map(|part| format!("{RUNS}/{created_time}/{part}"))
+}
 
 /// The frame's columns as they are stored, all nullable, then `created_time`.
 fn stored_schema(frame: &Schema) -> Result<SchemaRef, String> {

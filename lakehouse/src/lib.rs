@@ -40,6 +40,7 @@ mod watermark;
 pub use captured::{CapturedTable, SourceRef, TableVersions};
 pub use compaction::{Compacted, Compaction};
 pub use error::LakeError;
+pub use features::FeatureRun;
 pub use fingerprint::compared;
 pub use lake::Lake;
 pub use layout::Layer;

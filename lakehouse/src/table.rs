@@ -1,6 +1,9 @@
 //! One Delta table as last loaded: reading its state, staging files for it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::{
     array::RecordBatch,
@@ -223,6 +226,13 @@ impl Table {
         let log = self.snapshot()?.try_log_data().map_err(LakeError::delta(&self.path, "listed"))?;
         let chosen = log.iter().filter(|file| chosen(&file.partition_values_map().into_iter().collect()));
         Ok(chosen.map(|file| file.remove_action(data_change)).collect())
+    }
+
+    /// The values of a partition column, as the log has them; none is null.
+    pub(crate) fn partition_values(&self, column: &str) -> Result<BTreeSet<String>, LakeError> {
+        let log = self.snapshot()?.try_log_data().map_err(LakeError::delta(&self.path, "listed"))?;
+        let value = |partition: Partition| partition.get(column).cloned().flatten();
+        Ok(log.iter().filter_map(|file| value(file.partition_values_map().into_iter().collect())).collect())
     }
 
     pub(crate) fn delta(&self) -> Result<DeltaTable, LakeError> {

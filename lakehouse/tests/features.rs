@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{array::AsArray, datatypes::Int64Type};
+use lakeward_change::Position;
 use lakeward_lakehouse::{Lake, LakeError};
 use object_store::ObjectStore;
 use url::Url;
@@ -14,7 +15,7 @@ use crate::{
 
 async fn write(lake: &Lake, sql: &str, created_time: i64) -> Result<u64, LakeError> {
     let frame = lake.session().sql(sql).await.unwrap();
-    lake.write_features("user_rfm", frame, created_time).await
+    lake.write_features("user_rfm", frame, created_time, None).await
 }
 
 async fn sums(lake: &Lake) -> Vec<(i64, i64)> {
@@ -67,4 +68,29 @@ async fn what_cannot_be_stored_is_refused() {
     let other = write(&lake, "SELECT 1 AS user_id", TAKEN_AT).await;
     assert!(matches!(other, Err(LakeError::Features { .. })));
     assert_eq!(sums(&lake).await, [(TAKEN_AT, 6)]);
+}
+
+#[tokio::test]
+async fn a_run_says_what_it_was_computed_from() {
+    let store = Arc::new(object_store::memory::InMemory::new()) as Arc<dyn ObjectStore>;
+    let lake = Lake::with_store(Url::parse("memory:///").unwrap(), store, BTreeMap::new()).unwrap();
+    assert_eq!(lake.feature_run("user_rfm", None).await.unwrap(), None);
+    let later = TAKEN_AT + 1_234_567;
+    let at = |commit| Some(Position { epoch: 2, commit, order: 0 });
+    let write = async |time, position| {
+        let frame = lake.session().sql(VIEW).await.unwrap();
+        lake.write_features("user_rfm", frame, time, position).await.unwrap();
+    };
+    write(later, at(70)).await;
+    write(TAKEN_AT, None).await;
+    let run = async |time| lake.feature_run("user_rfm", time).await.unwrap();
+    let newest = run(None).await.unwrap();
+    assert_eq!((newest.created_time, newest.position), (later, at(70)));
+    assert_eq!(newest.path, "features/user_rfm");
+    assert_eq!(run(Some(TAKEN_AT)).await.unwrap().position, None);
+    assert_eq!(run(Some(TAKEN_AT + 1)).await, None);
+    // Written again, also from an earlier watermark.
+    write(later, at(60)).await;
+    let again = run(None).await.unwrap();
+    assert!(again.version > newest.version && again.position == at(60));
 }

@@ -5,6 +5,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use lakeward_online::Online;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -34,7 +35,7 @@ pub(crate) struct Readiness {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Check {
-    /// `store`, `recommender`, `churn` or `shutdown`.
+    /// `store`, `online` (if there is one), `recommender`, `churn` or `shutdown`.
     name: &'static str,
     status: Status,
     reason: String,
@@ -52,15 +53,18 @@ pub(crate) async fn livez() -> &'static str {
 /// Readiness
 ///
 /// Each part that answers depend on, with its state and the reason. Degraded still serves: without a recommender model
-/// lists are of popular products. Failing asks for no traffic: models have not been looked for yet, the store holds
+/// lists are of popular products, and without Redis features are this process's own. Failing asks for no traffic: models have not been looked for yet, the store holds
 /// nothing, or the server is shutting down.
 #[utoipa::path(get, path = "/readyz", tag = "operations", operation_id = "readyz",
     responses(
         (status = 200, description = "Ready, perhaps degraded", body = Readiness),
         (status = 503, description = "Not ready", body = Readiness)))]
 pub(crate) async fn readyz(State(context): Shared) -> Response {
-    let checks =
+    let mut checks =
         vec![store(&context), model(&context.app.recommender), model(&context.app.churn), shutdown(&context)];
+    if let Some(store) = &context.app.online {
+        checks.insert(1, online(store).await);
+    }
     let status = checks.iter().map(|check| check.status).max().unwrap_or(Status::Ok);
     let code = if status == Status::Failing { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     (code, axum::Json(Readiness { status, checks, as_of: context.app.as_of() })).into_response()
@@ -74,6 +78,14 @@ fn store(context: &Context) -> Check {
         (Status::Ok, format!("{} customers, {} products, {} orders", held.users, held.products, held.orders))
     };
     Check { name: "store", status, reason }
+}
+
+async fn online(store: &Online) -> Check {
+    let (status, reason) = match store.ping().await {
+        Ok(()) => (Status::Ok, "it answers".to_owned()),
+        Err(error) => (Status::Degraded, format!("{error}: features are this process's own")),
+    };
+    Check { name: "online", status, reason }
 }
 
 fn model<M>(slot: &ModelSlot<M>) -> Check {

@@ -1,7 +1,8 @@
 //! The HTTP server: recommendations, churn risk, customers and revenue from the live store and the models in use, and
 //! the page that shows them.
 //!
-//! Everything a request needs is in memory: [`AppState`] holds the store and a [`ModelSlot`] for each kind of model.
+//! Everything a request needs is in memory, but for features of the online store in Redis, without which it goes on:
+//! [`AppState`] holds the store and a [`ModelSlot`] for each kind of model.
 //! [`watch`] keeps a slot at the registry's champion. Errors are [`Problem`]s, without exception.
 
 // What utoipa generates for `params(…)` trips the lint.
@@ -12,6 +13,7 @@ mod churn;
 mod clock;
 mod events;
 mod extract;
+mod features;
 mod health;
 mod lists;
 mod middleware;

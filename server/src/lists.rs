@@ -51,15 +51,16 @@ pub(crate) struct Ranked {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NoSuchCategory;
 
-/// The list for a customer, with everything they have bought up to this moment.
+/// The list for a customer, with everything they have bought up to this moment: `newest` if others know better.
 pub(crate) fn for_customer(
     context: &Context,
     user_id: i64,
     now: i64,
+    newest: Option<Vec<HistoryItem>>,
     wanted: &Wanted,
 ) -> Result<List, NoSuchCategory> {
     let store = &context.app.store;
-    let history: Vec<HistoryItem> = store.history(user_id, now).iter().filter_map(bought).collect();
+    let history = newest.unwrap_or_else(|| store.history(user_id, now).iter().filter_map(bought).collect());
     let mut list = for_history(context, &history, now, wanted)?;
     // The history is looked at first: a customer who has one is known.
     if history.is_empty() && store.customer(user_id, now).is_none() {

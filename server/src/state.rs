@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, sync::Arc, thread};
 
 use lakeward_features::OnlineStore;
+use lakeward_online::Online;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,11 @@ use crate::{
 #[derive(Clone)]
 pub struct AppState {
     pub store: Arc<dyn OnlineStore>,
+    /// Where features are read that this process has not computed itself.
+    pub online: Option<Online>,
+    /// Whether another process writes the online store and is ahead of this one's rows: then lists take a customer's
+    /// newest purchases from there.
+    pub behind: bool,
     pub recommender: Arc<ModelSlot<lakeward_recommender::Model>>,
     pub churn: Arc<ModelSlot<lakeward_propensity::Model>>,
     pub clock: Clock,
@@ -24,10 +30,12 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// State without models and a door for events; see [`ModelSlot::set`] and [`crate::watch`].
+    /// State without models, Redis and a door for events; see [`ModelSlot::set`] and [`crate::watch`].
     pub fn new(store: Arc<dyn OnlineStore>, clock: Clock) -> Self {
         Self {
             store,
+            online: None,
+            behind: false,
             recommender: Arc::new(ModelSlot::empty("recommender")),
             churn: Arc::new(ModelSlot::empty("churn")),
             clock,

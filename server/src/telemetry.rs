@@ -13,6 +13,8 @@ pub(crate) const LISTS: &str = "lakeward_recommendation_lists_total";
 pub(crate) const MODEL_LOADS: &str = "lakeward_model_loads_total";
 /// Behaviour events that were sent, by outcome: taken, refused, failed.
 pub(crate) const EVENTS: &str = "lakeward_events_received_total";
+/// Entities whose features were answered, by the store that had them.
+pub(crate) const FEATURES: &str = "lakeward_features_answered_total";
 /// Live streams that are open.
 pub(crate) const STREAMS: &str = "lakeward_live_streams";
 
@@ -45,6 +47,7 @@ fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(LISTS, "lists of products answered, by kind and by fallback");
     describe_counter!(MODEL_LOADS, "attempts to take a model into use, by kind and outcome");
     describe_counter!(EVENTS, "behaviour events sent to the API, by outcome");
+    describe_counter!(FEATURES, "entities whose features were answered, by store (redis, memory)");
     describe_gauge!(STREAMS, "live streams that are open");
     Ok(handle)
 }

@@ -6,6 +6,7 @@ mod app;
 mod document;
 mod endpoints;
 mod events;
+mod features;
 mod live;
 mod models;
 mod operations;

@@ -11,13 +11,14 @@ use crate::{
     config::Config,
     events,
     exit::Outcome,
-    live,
+    live::{self, Following},
     output::{Progress, pipeline_observer},
-    session::{ControlSession, Places, lake, pipeline_options, shop_names, shutdown_token},
+    session::{ControlSession, Places, lake, online, pipeline_options, shop_names, shutdown_token},
 };
 
 /// Answers from an online store in memory, rebuilt from the lake at the start and kept true from then on: by the tables
-/// that an ingester elsewhere writes, or with --ingest by the change stream itself, within a second of a commit.
+/// that an ingester elsewhere writes, or with --ingest by the change stream itself, within a second of a commit. With an
+/// online store in Redis ([online] url), the latter also writes customers' features there, and features are read from it.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -41,9 +42,11 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     let names = shop_names(&config);
     let every = Duration::from_secs_f64(config.serve.poll_seconds);
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let clock = if arguments.stream_time { Clock::Stream } else { Clock::Wall };
 
     let mut capture = None;
-    let (store, following) = if arguments.ingest {
+    let online = |source: &str| online(&config, source);
+    let Following { store, online, task: following } = if arguments.ingest {
         let session = ControlSession::open(&config, &lake).await?;
         let observer = pipeline_observer(&Progress::new());
         let pipeline = Pipeline::new(
@@ -56,7 +59,7 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
         let running = tokio::spawn(pipeline.run(shutdown.clone()));
         let begun = tokio::select! {
             () = shutdown.cancelled() => None,
-            begun = live::follow_pipeline(handle, Arc::clone(&lake), &names) => Some(begun),
+            begun = live::follow_pipeline(handle, Arc::clone(&lake), &names, online, clock) => Some(begun),
         };
         let following = match begun {
             Some(Ok(following)) => following,
@@ -77,15 +80,15 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
         following
     } else {
         let source = config.source.name.clone();
+        let following = live::follow_lake(Arc::clone(&lake), &names, source, every, online, shutdown.clone());
         tokio::select! {
             () = shutdown.cancelled() => return Ok(Outcome::Done),
-            following = live::follow_lake(Arc::clone(&lake), &names, source, every, shutdown.clone()) => following?,
+            following = following => following?,
         }
     };
 
-    let clock = if arguments.stream_time { Clock::Stream } else { Clock::Wall };
-    let mut state = AppState::new(store, clock);
-    state.events = events::door(&config, &shutdown)?;
+    let events = events::door(&config, &shutdown)?;
+    let state = AppState { online, events, behind: !arguments.ingest, ..AppState::new(store, clock) };
     live::keep_scores(&state, &shutdown);
     live::follow_models(&lake, &state, every, &shutdown)?;
     let url = format!("http://{}", listener.local_addr()?);

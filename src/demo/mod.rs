@@ -28,7 +28,8 @@ use crate::{
     commands::evaluate,
     config::{Config, SecretUrl},
     exit::{Interrupted, Outcome},
-    live, models,
+    live::{self, Following},
+    models,
     output::{Progress, pipeline_observer},
     session,
 };
@@ -209,7 +210,8 @@ async fn work(
     learn(config, lake, watermark, steps).await?;
 
     let began = steps.begin("Serving");
-    let (store, following) = live::follow_pipeline(handle.clone(), Arc::clone(lake), &names).await?;
+    let Following { store, task: following, .. } =
+        live::follow_pipeline(handle.clone(), Arc::clone(lake), &names, |_| Ok(None), Clock::Stream).await?;
     let state = AppState::new(store, Clock::Stream);
     live::keep_scores(&state, stop);
     live::follow_models(lake, &state, Duration::from_secs(2), stop)?;

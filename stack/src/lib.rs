@@ -18,7 +18,7 @@ use lakeward_postgres::{EmbeddedOptions, EmbeddedPostgres};
 use crate::software::Software;
 
 pub use address::{Address, Ports};
-pub use recipes::{ACCESS_KEY, SECRET_KEY};
+pub use recipes::{ACCESS_KEY, RedisAccess, SECRET_KEY};
 pub use service::Service;
 
 /// The bucket that the lake is in.
@@ -76,7 +76,7 @@ impl Stack {
             Ok(postgres)
         };
         let minio = Service::start(recipes::minio(&software, &ports, &folder));
-        let redis = Service::start(recipes::redis(&software, &ports, &folder));
+        let redis = Service::start(recipes::redis(software.redis.clone(), ports.redis, &folder, None));
         let ((kafka, connect), postgres, minio, redis) = tokio::try_join!(kafka, postgres, minio, redis)?;
         address.postgres = Some(postgres.url(DATABASE));
         address.write(&folder)?;
@@ -117,6 +117,18 @@ pub async fn kafka(folder: &Path, say: &(dyn Fn(&str) + Sync)) -> Result<(Servic
     let (software, ports) = (Software::provide(say)?, Ports::free()?);
     let kafka = Service::start(recipes::kafka(&software, &ports, folder)?).await?;
     Ok((kafka, format!("127.0.0.1:{}", ports.kafka)))
+}
+
+/// Redis alone, with its data in `folder`, for everybody or behind TLS for one user; and its address, `host:port`.
+///
+/// # Errors
+/// As [`Stack::start`].
+pub async fn redis(folder: &Path, access: Option<&RedisAccess>) -> Result<(Service, String)> {
+    let program = software::find("redis-server");
+    let program = program.context("this machine lacks redis-server (Debian: apt install redis-server)")?;
+    let port = Ports::free()?.redis;
+    let redis = Service::start(recipes::redis(program, port, folder, access)).await?;
+    Ok((redis, format!("127.0.0.1:{port}")))
 }
 
 /// Whether tests are to do without the services (`LAKEWARD_SKIP_STACK=1`), for machines without Java or Go. Says so.

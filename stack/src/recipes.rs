@@ -1,6 +1,7 @@
 //! How each service is started: the settings of `deploy/` with this machine's ports and folders.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -73,17 +74,40 @@ pub(crate) fn minio(software: &Software, ports: &Ports, folder: &Path) -> Recipe
     }
 }
 
-pub(crate) fn redis(software: &Software, ports: &Ports, folder: &Path) -> Recipe {
-    let port = ports.redis.to_string();
-    let arguments =
-        ["--port", &port, "--bind", "127.0.0.1", "--dir", ".", "--save", "60", "1", "--appendonly", "no"];
+/// What a Redis asks of whoever connects.
+#[derive(Debug, Clone)]
+pub struct RedisAccess {
+    /// The server's certificate and its key, PEM.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// The one user, as the directive `user` has it: `name on >password ~keys +commands`.
+    pub user: String,
+}
+
+pub(crate) fn redis(program: PathBuf, port: u16, folder: &Path, access: Option<&RedisAccess>) -> Recipe {
+    let number = port.to_string();
+    let mut arguments: Vec<OsString> = Vec::new();
+    let mut add = |given: &[&str]| arguments.extend(given.iter().map(Into::into));
+    add(&["--bind", "127.0.0.1", "--dir", ".", "--save", "60", "1", "--appendonly", "no"]);
+    // A view's value is longer than the usual limit of small hashes, which take half the memory.
+    add(&["--hash-max-listpack-value", "1024"]);
+    match access {
+        None => add(&["--port", &number]),
+        Some(RedisAccess { certificate, key, user }) => {
+            add(&["--port", "0", "--tls-port", &number, "--tls-auth-clients", "no"]);
+            add(&["--user", "default", "off", "--user"]);
+            add(&user.split(' ').collect::<Vec<_>>());
+            arguments.extend(["--tls-cert-file".into(), certificate.into()]);
+            arguments.extend(["--tls-key-file".into(), key.into()]);
+        }
+    }
     Recipe {
         name: "redis",
-        program: software.redis.clone(),
-        arguments: arguments.map(Into::into).to_vec(),
+        program,
+        arguments,
         environment: Vec::new(),
         folder: folder.join("redis"),
-        probe: Probe::Port(ports.redis),
+        probe: Probe::Port(port),
     }
 }
 

@@ -153,7 +153,9 @@ impl Chaos {
         if ingester.ended().is_some() {
             ingester = Background::start(self.stand.capture(&["ingest"]));
         }
-        self.recovered(&mut ingester).await;
+        let struck = Instant::now();
+        self.catch_up(&mut ingester).await;
+        self.tally.recovered(struck.elapsed());
         self.prove(&mut ingester).await;
         self.tally.memory(ingester.peak_memory());
         if random.random_bool(0.5) {
@@ -215,6 +217,8 @@ impl Chaos {
                 self.tally.slow += 1;
             }
             Blow::Rival => {
+                // Until the lease of the one before is over it owns nothing.
+                self.catch_up(ingester).await;
                 let mut rival = Background::start(self.stand.capture(&["ingest"]));
                 let held = self.owner().await;
                 ingester.signal(Signal::SIGSTOP);
@@ -278,8 +282,8 @@ impl Chaos {
         load::ask(&url, "select coalesce(max(term), 0) from leases").await.map_or(0, |row| row.get(0))
     }
 
-    /// Waits until what was committed before now is in the lake, and counts how long that took.
-    async fn recovered(&mut self, ingester: &mut Background) {
+    /// Waits until what was committed before now is in the lake.
+    async fn catch_up(&mut self, ingester: &mut Background) {
         let began = Instant::now();
         let Some(last) = self.last_pulse().await else { return };
         let mut helped = self.services.is_none();
@@ -298,7 +302,6 @@ impl Chaos {
             }
             sleep(Duration::from_millis(100)).await;
         }
-        self.tally.recovered(began.elapsed());
     }
 
     /// Waits for a failpoint that the ingester was started with.

@@ -9,7 +9,7 @@ const MINUTE: i64 = 60_000_000;
 
 /// Everything needed to take an order out again after it has changed.
 pub(crate) struct Contribution {
-    user_id: Option<i64>,
+    pub(crate) user_id: Option<i64>,
     created_at: i64,
     total_amount: Money,
     pub(crate) kept: bool,

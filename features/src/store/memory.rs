@@ -1,6 +1,9 @@
 //! The online store in memory.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::{
+    collections::BTreeSet,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+};
 
 use arrow::array::{Array, Int64Array, RecordBatch};
 use lakeward_change::{ChangeBatch, Lsn, Op, Position};
@@ -29,6 +32,15 @@ pub struct MemoryStore {
     pub(super) state: RwLock<State>,
     pub(super) events: broadcast::Sender<StoreEvent>,
     pub(super) names: ShopNames,
+}
+
+/// What a chunk did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Changes that counted.
+    pub changes: u64,
+    /// Customers whose orders or events are others than before.
+    pub customers: BTreeSet<i64>,
 }
 
 #[derive(Default)]
@@ -86,6 +98,14 @@ impl MemoryStore {
     /// Nothing is applied if a table's columns or keys are missing or of a wrong type, or if a table was copied anew
     /// ([`FeatureError::NewEpoch`]) or a partition emptied ([`FeatureError::PartitionEmptied`]): then load the store again.
     pub fn apply(&self, batches: &[ChangeBatch]) -> Result<u64> {
+        self.follow_chunk(batches).map(|applied| applied.changes)
+    }
+
+    /// As [`Self::apply`], and tells whose features changed.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn follow_chunk(&self, batches: &[ChangeBatch]) -> Result<Applied> {
         let changes: Vec<_> = batches
             .iter()
             .filter(|batch| batch.table.has_key())
@@ -110,13 +130,21 @@ impl MemoryStore {
         let settled = state.mirror.settle();
         state.changes += counted;
         let events =
-            if self.events.receiver_count() > 0 { describe(&state.mirror, settled) } else { Vec::new() };
+            if self.events.receiver_count() > 0 { describe(&state.mirror, &settled) } else { Vec::new() };
         drop(state);
         for event in events {
             // Fails only when the last subscriber has just left.
             let _ = self.events.send(event);
         }
-        Ok(counted)
+        Ok(Applied { changes: counted, customers: settled.customers })
+    }
+
+    /// All customers who have an order or an event, in no order.
+    pub fn customer_ids(&self) -> Vec<i64> {
+        let state = self.read();
+        let (buyers, visitors) = (&state.mirror.customer_orders, &state.mirror.interest);
+        let others = visitors.keys().filter(|user_id| !buyers.contains_key(user_id));
+        buyers.keys().chain(others).copied().collect()
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -240,9 +268,9 @@ impl<'a> Changes<'a> {
     }
 }
 
-fn describe(mirror: &Mirror, settled: Settled) -> Vec<StoreEvent> {
-    let orders = settled.orders.into_iter().filter_map(|id| read::order(mirror, id)).map(StoreEvent::Order);
-    let minutes = settled.minutes.into_iter().map(|minute| {
+fn describe(mirror: &Mirror, settled: &Settled) -> Vec<StoreEvent> {
+    let orders = settled.orders.iter().filter_map(|id| read::order(mirror, *id)).map(StoreEvent::Order);
+    let minutes = settled.minutes.iter().map(|&minute| {
         let now = mirror.minutes.get(&minute).copied().unwrap_or_default();
         StoreEvent::Revenue(RevenueMinute { minute, revenue: now.revenue, orders: now.orders })
     });

@@ -29,7 +29,7 @@ pub(crate) struct Mirror {
     /// The order that holds an item.
     pub(crate) item_orders: Map<i64, i64>,
     /// Views and carts by customer and product.
-    pub(crate) interest: Map<i64, Map<i64, Interest>>,
+    pub(crate) interest: Map<i64, Map<i64, Vec<Touch>>>,
     pub(crate) event_count: u64,
     /// What was counted, by key, to take it out again.
     events: Map<i64, Event>,
@@ -42,6 +42,8 @@ pub(crate) struct Mirror {
 
     /// Orders taken out, with what they contributed before the chunk.
     touched: Map<i64, Option<Contribution>>,
+    /// Customers of the chunk's events.
+    interested: BTreeSet<i64>,
     pub(crate) names: Names,
     pub(crate) stream_time: Option<i64>,
 }
@@ -78,10 +80,18 @@ impl Interest {
     }
 }
 
+/// A view or a cart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Touch {
+    /// `i64::MAX` where the event has no time.
+    pub(crate) at: i64,
+    pub(crate) cart: bool,
+}
+
 struct Event {
     user_id: i64,
     product_id: i64,
-    cart: bool,
+    touch: Touch,
 }
 
 /// An order's row, if it has come, and its items, which may come before it.
@@ -145,6 +155,8 @@ pub(crate) struct Settled {
     pub(crate) orders: Vec<i64>,
     /// Minutes whose revenue changed.
     pub(crate) minutes: BTreeSet<i64>,
+    /// Customers whose orders or events changed.
+    pub(crate) customers: BTreeSet<i64>,
 }
 
 /// The columns of a change whose value the source did not send because it is unchanged. Only long text can be so:
@@ -231,28 +243,30 @@ impl Mirror {
             Some("cart") => true,
             _ => return,
         };
-        let event = Event { user_id, product_id, cart };
+        let touch = Touch { at: row.time.unwrap_or(i64::MAX), cart };
         if key != NO_EVENT {
-            self.events.insert(key, event);
+            self.events.insert(key, Event { user_id, product_id, touch });
         }
         self.event_count += 1;
-        let of_customer = self.interest.entry(user_id).or_default().entry(product_id).or_default();
-        for interest in [of_customer, &mut self.products.entry(product_id).or_default().interest] {
-            let count = interest.of(cart);
-            *count = count.saturating_add(1);
-        }
+        self.interested.insert(user_id);
+        self.interest.entry(user_id).or_default().entry(product_id).or_default().push(touch);
+        let count = self.products.entry(product_id).or_default().interest.of(cart);
+        *count = count.saturating_add(1);
     }
 
     pub(crate) fn remove_event(&mut self, key: i64) {
-        let Some(Event { user_id, product_id, cart }) = self.events.remove(&key) else { return };
+        let Some(Event { user_id, product_id, touch }) = self.events.remove(&key) else { return };
         self.event_count -= 1;
+        self.interested.insert(user_id);
         if let Some(product) = self.products.get_mut(&product_id) {
-            *product.interest.of(cart) -= 1;
+            *product.interest.of(touch.cart) -= 1;
         }
         let Some(of_customer) = self.interest.get_mut(&user_id) else { return };
-        if let Some(interest) = of_customer.get_mut(&product_id) {
-            *interest.of(cart) -= 1;
-            if interest.views == 0 && interest.carts == 0 {
+        if let Some(touches) = of_customer.get_mut(&product_id) {
+            if let Some(at) = touches.iter().position(|one| *one == touch) {
+                touches.swap_remove(at);
+            }
+            if touches.is_empty() {
                 of_customer.remove(&product_id);
             }
         }
@@ -312,7 +326,7 @@ impl Mirror {
     }
 
     pub(crate) fn truncate_events(&mut self) {
-        self.interest = Map::default();
+        self.interested.extend(std::mem::take(&mut self.interest).into_keys());
         self.events = Map::default();
         self.event_count = 0;
         self.products.values_mut().for_each(|product| product.interest = Interest::default());
@@ -332,7 +346,8 @@ impl Mirror {
 
     /// Puts the contributions of the chunk's orders back, as they are now.
     pub(crate) fn settle(&mut self) -> Settled {
-        let mut settled = Settled { orders: Vec::new(), minutes: BTreeSet::new() };
+        let customers = std::mem::take(&mut self.interested);
+        let mut settled = Settled { orders: Vec::new(), minutes: BTreeSet::new(), customers };
         let mut touched: Vec<_> = std::mem::take(&mut self.touched).into_iter().collect();
         touched.sort_unstable_by_key(|(order_id, _)| *order_id);
         for (order_id, before) in touched {
@@ -349,6 +364,7 @@ impl Mirror {
                 self.add(order_id, after);
                 settled.orders.push(order_id);
             }
+            settled.customers.extend([&before, &after].into_iter().flatten().filter_map(|one| one.user_id));
             let revenue =
                 |contribution: &Option<Contribution>| contribution.as_ref().and_then(Contribution::revenue);
             if revenue(&before) != revenue(&after) {

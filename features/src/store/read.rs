@@ -1,11 +1,15 @@
 //! Answers from the mirror.
 
-use std::{cmp::Reverse, sync::PoisonError};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::PoisonError,
+};
 
 use tokio::sync::broadcast;
 
 use crate::{
-    Activity, DAY, Money, ShopTable,
+    Activity, DAY, Interaction, Money, ShopTable, interaction,
     rfm::{Boundaries, Quintiles},
     store::{
         Customer, ItemHistory, MemoryStore, OnlineStore, OrderItem, OrderSummary, Product, RevenueMinute,
@@ -177,14 +181,34 @@ impl OnlineStore for MemoryStore {
                 history.last_at = Some(facts.created_at);
             }
         }
-        for (product_id, interest) in mirror.interest.get(&user_id).into_iter().flatten() {
+        for (product_id, touches) in mirror.interest.get(&user_id).into_iter().flatten() {
             let (history, _) = found.entry(*product_id).or_insert_with(|| (new(*product_id), None));
-            history.views = interest.views.into();
-            history.carts = interest.carts.into();
+            history.carts = touches.iter().filter(|touch| touch.cart).count() as u64;
+            history.views = touches.len() as u64 - history.carts;
         }
         let mut histories: Vec<_> = found.into_values().map(|(history, _)| history).collect();
         histories.sort_unstable_by_key(|history| (Reverse(history.last_at), history.product_id));
         histories
+    }
+
+    fn interactions(&self, user_id: i64, as_of: i64) -> Vec<Interaction> {
+        let state = self.read();
+        let mirror = &state.mirror;
+        let mut scores: BTreeMap<i64, i64> = BTreeMap::new();
+        for (_, facts, order) in mirror.kept_orders(user_id, as_of) {
+            let products: BTreeSet<_> = order.items.iter().map(|item| item.product_id).collect();
+            for product_id in products {
+                *scores.entry(product_id).or_default() +=
+                    interaction::purchase(as_of.saturating_sub(facts.created_at));
+            }
+        }
+        for (product_id, touches) in mirror.interest.get(&user_id).into_iter().flatten() {
+            for touch in touches.iter().filter(|touch| touch.at <= as_of) {
+                let score = if touch.cart { interaction::cart } else { interaction::view };
+                *scores.entry(*product_id).or_default() += score(as_of.saturating_sub(touch.at));
+            }
+        }
+        scores.into_iter().map(|(product_id, millionths)| Interaction { product_id, millionths }).collect()
     }
 
     fn orders(&self, user_id: i64, limit: usize) -> Vec<OrderSummary> {

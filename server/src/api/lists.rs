@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{MAX_K, answer::Checked};
 use crate::{
     extract::{Json, Parameters, Path},
+    features,
     lists::{self, Fallback, List, NoSuchCategory, Wanted},
     problem::Problem,
     state::{Context, Shared},
@@ -83,15 +84,12 @@ fn exclude() -> Repeat {
     Repeat::Exclude
 }
 
-fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i64>, D::Error> {
+pub(super) fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i64>, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.split(',')
         .map(str::trim)
         .filter(|id| !id.is_empty())
-        .map(|id| {
-            id.parse()
-                .map_err(|_| D::Error::custom("expected product ids, whole numbers separated by commas"))
-        })
+        .map(|id| id.parse().map_err(|_| D::Error::custom("expected ids, whole numbers separated by commas")))
         .collect()
 }
 
@@ -150,6 +148,8 @@ pub(super) struct Recommendations {
     /// Why the list is a fallback.
     #[serde(skip_serializing_if = "Option::is_none")]
     fallback_reason: Option<Fallback>,
+    /// The customer's newest orders may be missing: the online store, which has them first, does not answer.
+    degraded: bool,
     /// Products of the session that the shop does not have; they were left out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown_products: Vec<i64>,
@@ -212,6 +212,7 @@ impl Recommendations {
             recommendations,
             fallback: list.fallback.is_some(),
             fallback_reason: list.fallback,
+            degraded: false,
             unknown_products: Vec::new(),
             model_version: list.model_version,
             as_of,
@@ -279,12 +280,13 @@ pub(super) async fn for_customer(
     let CustomerQuery { exclude, category, repeat, explain, .. } = query;
     let wanted = Wanted { k, exclude, category, repeat: repeat.into(), explain };
     let as_of = context.app.as_of();
+    let (newest, degraded) = features::newest_history(&context, user_id).await;
     let answered = answer(&context, "customer", as_of, move |context| {
-        lists::for_customer(context, user_id, as_of.0, &wanted)
+        lists::for_customer(context, user_id, as_of.0, newest, &wanted)
     })
     .await?
     .map_err(|NoSuchCategory| Problem::invalid_parameter("category", NO_SUCH_CATEGORY))?;
-    Ok(axum::Json(Recommendations { user_id: Some(user_id), ..answered }))
+    Ok(axum::Json(Recommendations { user_id: Some(user_id), degraded, ..answered }))
 }
 
 /// Recommendations for an anonymous session

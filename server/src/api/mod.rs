@@ -3,6 +3,7 @@
 mod answer;
 mod customers;
 mod events;
+mod features;
 mod lists;
 mod live;
 mod revenue;
@@ -29,6 +30,7 @@ const MAX_K: usize = 100;
     components(schemas(Problem)),
     tags(
         (name = "customers", description = "Who buys, what they bought, what they may buy next, whether they may leave"),
+        (name = "features", description = "Feature values as models use them, from the online store"),
         (name = "recommendations", description = "Lists of products"),
         (name = "revenue", description = "Revenue by the minute, and live"),
         (name = "events", description = "Behaviour events come in"),
@@ -44,6 +46,8 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(customers::profile))
         .routes(routes!(customers::orders))
         .routes(routes!(customers::churn_risk))
+        .routes(routes!(features::of_customer))
+        .routes(routes!(features::of_many))
         .routes(routes!(lists::for_customer))
         .routes(routes!(lists::for_session))
         .routes(routes!(lists::similar))

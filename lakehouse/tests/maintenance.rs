@@ -130,7 +130,7 @@ async fn past_states_go_where_they_take_more_than_half_of_the_present() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         char::from(33 + (state >> 33) as u8 % 90)
     };
-    let long: String = (0..8 << 20).map(|_| letter()).collect();
+    let long: String = (0..4 << 20).map(|_| letter()).collect();
     let mut source = Source::with_rows([(1, row(&long, 1))]);
     let mut table = copied(&lake, &source).await;
     let mut marks = Vec::new();

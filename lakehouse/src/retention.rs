@@ -41,13 +41,13 @@ const CROWDED_BYTES: u64 = 16 << 20;
 
 impl Retention {
     /// What stays of a table whose files take `all` bytes, those of the newest version `live` of them. `None` where
-    /// past states may stay as they are: the more they take, the fewer of them do.
+    /// past states may stay as they are.
     pub(crate) fn when_crowded(self, all: u64, live: u64) -> Option<Self> {
-        let (watermarks, grace) = match all {
-            _ if all < CROWDED_BYTES || 2 * all < 3 * live => return None,
-            _ if all < 2 * live => (10, 60),
-            _ => (5, 20),
-        };
+        if all < CROWDED_BYTES || 2 * all < 3 * live {
+            return None;
+        }
+        // Whoever reads a state has this long to open its files.
+        let (watermarks, grace) = (10, 60);
         let grace = self.grace.min(Duration::from_secs(grace));
         Some(Self { watermarks: self.watermarks.min(watermarks), grace, ..self })
     }

@@ -1,27 +1,18 @@
 //! A lake on a real S3 (MinIO): the ingester and the store are killed under load; nothing is lost, nothing is doubled.
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use lakeward_lakehouse::{Draft, Lake, Registry, RegistryError, S3Options};
-use lakeward_stack::{ACCESS_KEY, BUCKET, SECRET_KEY, object_store};
+use lakeward_lakehouse::{Draft, Lake, Registry, RegistryError};
+use lakeward_stack::object_store;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
 
-use crate::stand::{Background, Stand, json, succeed, text};
+use crate::{
+    services::{lake_url, s3_options},
+    stand::{Background, Stand, json, succeed, text},
+};
 
 const ROUNDS: usize = 4;
-
-/// The stand's command, on a lake in the bucket.
-fn on_s3(stand: &Stand, endpoint: &str, arguments: &[&str]) -> Command {
-    let mut command = stand.lakeward(arguments);
-    command.args(["--postgres-url", &stand.url, "--lake", &format!("s3://{BUCKET}/lake"), "--json"]).envs([
-        ("LAKEWARD__LAKE__S3__ENDPOINT", endpoint),
-        ("LAKEWARD__LAKE__S3__REGION", "us-east-1"),
-        ("LAKEWARD__LAKE__S3__ACCESS_KEY_ID", ACCESS_KEY),
-        ("LAKEWARD__LAKE__S3__SECRET_ACCESS_KEY", SECRET_KEY),
-    ]);
-    command
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lake_on_s3_survives_kills_of_ingester_and_store() {
@@ -31,19 +22,18 @@ async fn a_lake_on_s3_survives_kills_of_ingester_and_store() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut store, endpoint) =
         object_store(folder.path(), &|doing| eprintln!("{doing}")).await.expect("MinIO");
-    let stand = Stand::new().await;
-    let lakeward = |arguments: &[&str]| on_s3(&stand, &endpoint, arguments);
+    let stand = Stand::new().await.on_s3(lake_url(), s3_options(endpoint));
     succeed(stand.lakeward(&["simulate", "seed", "--small", "--postgres-url", &stand.url]));
-    let findings = text(&succeed(lakeward(&["doctor"])).stdout);
+    let findings = text(&succeed(stand.capture(&["doctor"])).stdout);
     assert!(findings.contains("decides between two writers"), "{findings}");
-    succeed(lakeward(&["ingest", "--until-idle"]));
+    succeed(stand.capture(&["ingest", "--until-idle"]));
 
     let load =
         Background::start(stand.lakeward(&["simulate", "run", "--rate", "50", "--postgres-url", &stand.url]));
     let seed = rand::random();
     let mut random = StdRng::seed_from_u64(seed);
     for round in 0..ROUNDS {
-        let mut command = lakeward(&["ingest"]);
+        let mut command = stand.capture(&["ingest"]);
         command.env("LAKEWARD__INGEST__FLUSH_SECONDS", "0.5");
         let ingester = Background::start(command);
         tokio::time::sleep(Duration::from_millis(random.random_range(1000..4000))).await;
@@ -56,8 +46,8 @@ async fn a_lake_on_s3_survives_kills_of_ingester_and_store() {
         ingester.kill();
     }
     load.interrupt();
-    succeed(lakeward(&["ingest", "--until-idle"]));
-    let report = json(&succeed(lakeward(&["reconcile"])));
+    succeed(stand.capture(&["ingest", "--until-idle"]));
+    let report = json(&succeed(stand.capture(&["reconcile"])));
     let tables = report["tables"].as_array().expect("tables");
     assert!(!tables.is_empty(), "seed {seed}");
     for table in tables {
@@ -73,12 +63,7 @@ async fn the_registry_on_s3_lets_one_of_two_promotions_win() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let (_store, endpoint) = object_store(folder.path(), &|doing| eprintln!("{doing}")).await.expect("MinIO");
-    let options = S3Options {
-        endpoint: Some(endpoint),
-        region: Some("us-east-1".to_owned()),
-        access_key: Some((ACCESS_KEY.to_owned(), SECRET_KEY.to_owned())),
-    };
-    let lake = Lake::open_with(&format!("s3://{BUCKET}/lake"), BTreeMap::new(), &options).expect("a lake");
+    let lake = Lake::open_with(&lake_url(), BTreeMap::new(), &s3_options(endpoint)).expect("a lake");
     lake.probe().await.expect("it has conditional puts");
     let registry = Registry::open(&lake).expect("a registry");
     let draft = |as_of| Draft {

@@ -13,6 +13,19 @@ pub struct Services {
     minio_url: String,
 }
 
+/// A lake in the bucket of a store of ours.
+pub fn lake_url() -> String {
+    format!("s3://{BUCKET}/lake")
+}
+
+pub fn s3_options(endpoint: String) -> S3Options {
+    S3Options {
+        endpoint: Some(endpoint),
+        region: Some("us-east-1".to_owned()),
+        access_key: Some((ACCESS_KEY.to_owned(), SECRET_KEY.to_owned())),
+    }
+}
+
 impl Services {
     /// All of them, and a stand whose commands read the topics of the connector `ecommerce`.
     pub async fn start() -> (Self, Stand) {
@@ -33,16 +46,7 @@ impl Services {
 
     /// How the object store is reached.
     pub fn s3(&self) -> S3Options {
-        S3Options {
-            endpoint: Some(self.minio_url.clone()),
-            region: Some("us-east-1".to_owned()),
-            access_key: Some((ACCESS_KEY.to_owned(), SECRET_KEY.to_owned())),
-        }
-    }
-
-    /// A lake in its bucket.
-    pub fn lake_url() -> String {
-        format!("s3://{BUCKET}/lake")
+        s3_options(self.minio_url.clone())
     }
 
     /// Ends them in order, who uses others first.

@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::{
-    services::Services,
+    services::{Services, lake_url},
     stand::{Background, Stand, json, succeed, text, until},
 };
 use blow::{Blow, Process};
@@ -106,7 +106,7 @@ impl Chaos {
 
     async fn on_stack(seed: u64) -> Self {
         let (services, stand) = Services::start().await;
-        let stand = stand.on_s3(Services::lake_url(), services.s3());
+        let stand = stand.on_s3(lake_url(), services.s3());
         load::prepare(&stand, STACK.rows).await;
         connectors(&stand, "apply");
         let load = Load::start(&stand, STACK, seed);

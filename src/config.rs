@@ -166,6 +166,7 @@ pub struct IngestConfig {
     pub memory_mib: usize,
     pub copy_parallel: usize,
     pub stopped_grace_minutes: u64,
+    pub metrics_address: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -272,6 +273,7 @@ impl Default for IngestConfig {
             memory_mib: 128,
             copy_parallel: 2,
             stopped_grace_minutes: 10,
+            metrics_address: None,
         }
     }
 }

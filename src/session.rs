@@ -2,7 +2,7 @@
 
 #[cfg(feature = "kafka")]
 use std::collections::BTreeMap;
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 #[cfg(feature = "kafka")]
@@ -14,7 +14,10 @@ use lakeward_lakehouse::{Lake, Retention, S3Options, Watermark};
 use lakeward_online::{Online, OnlineOptions, TimesToLive};
 use lakeward_pipeline::{Maintenance, Options};
 use lakeward_postgres::{Control, EmbeddedPostgres};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "kafka")]
@@ -54,6 +57,16 @@ impl LakePlace {
             config.lake.url = url;
         }
     }
+}
+
+/// Serves `/metrics` beside the command's work, where an address is given.
+pub async fn serve_metrics(address: Option<SocketAddr>, shutdown: &CancellationToken) -> Result<()> {
+    let Some(address) = address else { return Ok(()) };
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    // What the metrics mean is told to a recorder that is there.
+    lakeward_server::install_metrics()?;
+    tokio::spawn(lakeward_server::serve_metrics(listener, shutdown.clone()));
+    Ok(())
 }
 
 /// Cancelled by Ctrl-C or SIGTERM.

@@ -10,6 +10,7 @@ mod kills;
 mod letters;
 mod live_store;
 mod maintenance;
+mod metrics;
 mod owners;
 mod partitions;
 mod proxy;

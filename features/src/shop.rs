@@ -17,7 +17,7 @@ use deltalake::datafusion::{
     scalar::ScalarValue,
 };
 use lakeward_change::{Position, TableId};
-use lakeward_lakehouse::{Lake, Watermark, WatermarkTable};
+use lakeward_lakehouse::{Hold, Lake, Watermark, WatermarkTable};
 
 use crate::{
     DAY, FeatureError, Result, View,
@@ -115,6 +115,7 @@ pub struct ShopTables {
     position: Option<Position>,
     /// Gives each query's session its configuration and stores.
     base: SessionContext,
+    _hold: Option<Hold>,
 }
 
 impl ShopTables {
@@ -123,6 +124,7 @@ impl ShopTables {
     /// # Errors
     /// Tables or columns that nothing can be computed without are missing, or the lake cannot be read.
     pub async fn open(lake: &Lake, watermark: &Watermark, names: &ShopNames) -> Result<Self> {
+        let hold = lake.hold(watermark).await;
         let found = open_silver(lake, watermark, names).await?;
         let base = lake.session();
         let known_at = newest_time(&base, &found).await?;
@@ -132,7 +134,7 @@ impl ShopTables {
             commit: watermark.lsn.as_i64(),
             order: 0,
         };
-        Ok(Self { position: orders.map(at), ..Self::new(found, known_at, base)? })
+        Ok(Self { position: orders.map(at), _hold: Some(hold), ..Self::new(found, known_at, base)? })
     }
 
     /// From plain batches that were read at `known_at`.
@@ -157,7 +159,8 @@ impl ShopTables {
         base: SessionContext,
     ) -> Result<Self> {
         require(found.iter().map(|(table, _)| *table))?;
-        let mut shop = Self { tables: Vec::new(), missing: Vec::new(), known_at, position: None, base };
+        let mut shop =
+            Self { tables: Vec::new(), missing: Vec::new(), known_at, position: None, base, _hold: None };
         for (table, provider) in found {
             let read = |source| FeatureError::Read { table, source };
             let indices = table.locate(&provider.schema())?;

@@ -60,6 +60,7 @@ impl Captured {
             epoch: EPOCH,
             lsn: Lsn(lsn as u64),
             stream_time: Some(100 * DAY),
+            written_at: 0,
             reason: "test".into(),
             tables: self.tables.iter().map(|table| (table.id().clone(), table.watermark_entry())).collect(),
             stopped: Vec::new(),

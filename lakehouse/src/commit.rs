@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeSet, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -26,6 +26,7 @@ use crate::{
     merge::{merge, remove_leaves},
     rewrite::Rewritten,
     table::{Partition, Table},
+    telemetry::{self, Written},
     upsert::Upsert,
 };
 
@@ -72,15 +73,18 @@ enum Outcome {
 /// last error after some retries. Then the commit may yet have landed: load the table before the next one.
 pub(crate) async fn commit(table: &mut Table, work: &Work<'_>, txns: &[Txn]) -> Result<(), LakeError> {
     let mut delays = backoff().build();
+    let begun = Instant::now();
     loop {
         let error = match attempt(table, work, txns).await {
             Ok(state) => {
                 table.state = Some(state);
+                telemetry::committed(&table.path, begun.elapsed());
                 return Ok(());
             }
             Err(error) => error,
         };
         tracing::warn!(table = table.path, error = &error as &dyn std::error::Error, "a commit failed");
+        telemetry::failed(&table.path);
         let tried_on = table.state.clone();
         match outcome(table, work, txns).await {
             Ok(Outcome::Landed) => return Ok(()),
@@ -166,11 +170,13 @@ async fn send(table: &Table, work: &Work<'_>, txns: &[Txn]) -> Result<DeltaTable
         Work::Merge { upsert, lake } => (exchanged(&merge(upsert, table, lake).await?), merged()),
     };
     let state = table.loaded()?;
+    let written = Written::of(&actions);
     let committed = CommitBuilder::from(properties(txns))
         .with_actions(actions)
         .build(Some(state as &dyn TableReference), Arc::clone(&table.log_store), operation)
         .await
         .map_err(LakeError::delta(&table.path, "committed to"))?;
+    written.count(&table.path);
     Ok(committed.snapshot())
 }
 

@@ -1,8 +1,10 @@
 //! Maintenance of a captured table: rows and positions stay as they are.
 
+use std::collections::BTreeSet;
+
 use crate::{
-    CapturedTable, Compacted, Compaction, Lake, LakeError, Retention, Vacuumed, compaction::compact,
-    table::Table,
+    CapturedTable, Compacted, Compaction, Lake, LakeError, Retention, Vacuumed, Watermark,
+    compaction::compact, table::Table,
 };
 
 impl CapturedTable {
@@ -49,18 +51,17 @@ impl CapturedTable {
     /// # Errors
     /// As [`Self::vacuum`].
     pub async fn relieve(&self, retention: Retention, now: i64) -> Result<Option<Vacuumed>, LakeError> {
-        let mut done = None;
+        let mut crowded = Vec::new();
         for half in [&self.bronze, &self.silver] {
-            if half.table.state.is_some() {
-                let (all, live) = half.table.sizes().await?;
-                if let Some(retention) = retention.when_crowded(all, live) {
-                    let (lake, source) = (self.lake.clone(), self.source.name.clone());
-                    let paths = vec![half.table.path.clone()];
-                    *done.get_or_insert_default() += vacuumed(lake, source, paths, retention, now).await?;
-                }
+            if half.table.state.is_some() && half.table.is_crowded().await? {
+                crowded.push(half.table.path.clone());
             }
         }
-        Ok(done)
+        if crowded.is_empty() {
+            return Ok(None);
+        }
+        let (lake, source) = (self.lake.clone(), self.source.name.clone());
+        vacuumed(lake, source, crowded, retention.when_crowded(), now).await.map(Some)
     }
 }
 
@@ -72,12 +73,24 @@ async fn vacuumed(
     now: i64,
 ) -> Result<Vacuumed, LakeError> {
     let watermarks = lake.prune_watermarks(&source, &retention, now).await?;
+    let held = lake.held(&source, now).await?;
     let mut done = Vacuumed::default();
     for path in paths {
         let table = Table::open(&lake, &path).await?;
         if table.state.is_some() {
-            let versions = watermarks.iter().flat_map(|watermark| watermark.versions(&path));
-            done += table.vacuum(&versions.collect(), retention.grace, now).await?;
+            let versions = |watermarks: &[Watermark]| -> BTreeSet<i64> {
+                watermarks.iter().flat_map(|watermark| watermark.versions(&path)).collect()
+            };
+            let mut kept = versions(&watermarks);
+            for version in versions(&held) {
+                match Table::open_at(&lake, &path, Some(version)).await {
+                    Ok(_) => drop(kept.insert(version)),
+                    Err(error) if error.is_retryable() => return Err(error),
+                    // It was held too late.
+                    Err(_) => {}
+                }
+            }
+            done += table.vacuum(&kept, retention.grace, now).await?;
         }
     }
     Ok(done)

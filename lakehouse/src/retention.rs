@@ -24,9 +24,10 @@ const MICROSECONDS_AN_HOUR: i64 = 3_600_000_000;
 pub struct Retention {
     /// A source's newest watermarks stay, this many (at least one) …
     pub watermarks: usize,
-    /// … and the last one of each hour of its stream time, for so many hours back.
+    /// … the last one of each hour of its stream time, for so many hours back …
     pub hours: u32,
-    /// What nobody needs any more stays this long for those who read it already; a write takes less time.
+    /// … and what was the newest this long ago or later: whoever reads it has this long to hold it. Files that no
+    /// watermark names stay as long; a write takes less time.
     pub grace: Duration,
 }
 
@@ -36,20 +37,15 @@ impl Default for Retention {
     }
 }
 
-/// From here on it matters what past states take.
+/// A table is crowded when past states take more than half of what the newest version has, and all its files at least
+/// so many bytes.
 const CROWDED_BYTES: u64 = 16 << 20;
 
 impl Retention {
-    /// What stays of a table whose files take `all` bytes, those of the newest version `live` of them. `None` where
-    /// past states may stay as they are.
-    pub(crate) fn when_crowded(self, all: u64, live: u64) -> Option<Self> {
-        if all < CROWDED_BYTES || 2 * all < 3 * live {
-            return None;
-        }
-        // Whoever reads a state has this long to open its files.
-        let (watermarks, grace) = (10, 60);
-        let grace = self.grace.min(Duration::from_secs(grace));
-        Some(Self { watermarks: self.watermarks.min(watermarks), grace, ..self })
+    /// What stays of a crowded table.
+    pub(crate) fn when_crowded(self) -> Self {
+        let (watermarks, grace) = (self.watermarks.min(5), self.grace.min(Duration::from_secs(20)));
+        Self { watermarks, grace, ..self }
     }
 }
 
@@ -69,32 +65,36 @@ impl std::ops::AddAssign for Vacuumed {
     }
 }
 
-/// Which of a source's watermarks are kept, by their sequence; each is given with its stream time. Once one is not
-/// kept it never is again, however time and stream go on.
+/// Which of a source's watermarks are kept, by their sequence; each is given with its stream time and when it was
+/// written. Once one is not kept it never is again, however time and stream go on.
 pub(crate) fn kept(
-    watermarks: &BTreeMap<i64, Option<i64>>,
+    watermarks: &BTreeMap<i64, (Option<i64>, i64)>,
     retention: &Retention,
     now: i64,
 ) -> BTreeSet<i64> {
     let first_hour = now.div_euclid(MICROSECONDS_AN_HOUR) - i64::from(retention.hours);
     let hours: BTreeMap<i64, i64> = watermarks
         .iter()
-        .filter_map(|(sequence, time)| Some(((*time)?.div_euclid(MICROSECONDS_AN_HOUR), *sequence)))
+        .filter_map(|(sequence, (time, _))| Some(((*time)?.div_euclid(MICROSECONDS_AN_HOUR), *sequence)))
         .collect();
     let hourly = hours.range(first_hour + 1..).map(|(_, sequence)| *sequence);
     let newest = watermarks.keys().rev().take(retention.watermarks.max(1)).copied();
-    hourly.chain(newest).collect()
+    let grace = i64::try_from(retention.grace.as_micros()).unwrap_or(i64::MAX);
+    let followers = watermarks.values().skip(1).map(|(_, written)| *written);
+    let recent = watermarks.keys().copied().zip(followers);
+    let recent = recent.filter(|(_, followed)| *followed > now.saturating_sub(grace)).map(|(s, _)| s);
+    hourly.chain(newest).chain(recent).collect()
 }
 
 impl Table {
-    /// Bytes of all its files, and of those that the newest version has.
-    pub(crate) async fn sizes(&self) -> Result<(u64, u64), LakeError> {
+    pub(crate) async fn is_crowded(&self) -> Result<bool, LakeError> {
         let log = self.snapshot()?.try_log_data().map_err(LakeError::delta(&self.path, "listed"))?;
-        let live = log.iter().map(|file| u64::try_from(file.size()).unwrap_or_default()).sum();
+        let live: u64 = log.iter().map(|file| u64::try_from(file.size()).unwrap_or_default()).sum();
         let listed = self.log_store.object_store(None).list(None).map_ok(|file| file.size);
         let all = listed.try_fold(0, |all, size| ready(Ok(all + size))).await;
-        let failed = |source| LakeError::Store { path: self.path.clone(), doing: "listed", source };
-        Ok((all.map_err(failed)?, live))
+        let all =
+            all.map_err(|source| LakeError::Store { path: self.path.clone(), doing: "listed", source })?;
+        Ok(all >= CROWDED_BYTES && 2 * all >= 3 * live)
     }
 
     /// Removes files that neither the newest version nor one of `kept` has, and the log from before the oldest of
@@ -167,29 +167,30 @@ mod tests {
     const HOUR: i64 = MICROSECONDS_AN_HOUR;
 
     fn retention() -> impl Strategy<Value = Retention> {
-        (0..6_usize, 0..30_u32).prop_map(|(watermarks, hours)| Retention {
+        (0..6_usize, 0..30_u32, 0..5_u64).prop_map(|(watermarks, hours, grace)| Retention {
             watermarks,
             hours,
-            grace: Duration::ZERO,
+            grace: Duration::from_secs(3600 * grace),
         })
     }
 
-    /// Stream times, mostly rising; a restored server's may fall.
-    fn times() -> impl Strategy<Value = Vec<Option<i64>>> {
-        let step = prop_oneof![8 => 0..HOUR, 1 => -2 * HOUR..0, 1 => 0..9 * HOUR];
-        prop::collection::vec((step, prop::bool::weighted(0.9)), 0..60).prop_map(|steps| {
-            let mut time = 0;
+    /// Stream times and when they were written, mostly rising; a restored server's and a clock that is set back may fall.
+    fn times() -> impl Strategy<Value = Vec<(Option<i64>, i64)>> {
+        let step = || prop_oneof![8 => 0..HOUR, 1 => -2 * HOUR..0, 1 => 0..9 * HOUR];
+        prop::collection::vec((step(), prop::bool::weighted(0.9), step()), 0..60).prop_map(|steps| {
+            let (mut time, mut written) = (0, 0);
             steps
                 .into_iter()
-                .map(|(step, known)| {
+                .map(|(step, known, later)| {
                     time += step;
-                    known.then_some(time)
+                    written += later;
+                    (known.then_some(time), written)
                 })
                 .collect()
         })
     }
 
-    fn numbered(times: &[Option<i64>]) -> BTreeMap<i64, Option<i64>> {
+    fn numbered(times: &[(Option<i64>, i64)]) -> BTreeMap<i64, (Option<i64>, i64)> {
         (1..).zip(times.iter().copied()).collect()
     }
 
@@ -201,13 +202,16 @@ mod tests {
             let newest: BTreeSet<i64> = all.keys().rev().take(retention.watermarks.max(1)).copied().collect();
             prop_assert!(kept.is_superset(&newest));
             let window = (now.div_euclid(HOUR) - i64::from(retention.hours) + 1) * HOUR;
-            let hour = |sequence: &i64| all[sequence].filter(|time| *time >= window).map(|time| time.div_euclid(HOUR));
+            let hour = |sequence: &i64| all[sequence].0.filter(|time| *time >= window).map(|time| time.div_euclid(HOUR));
             let there: BTreeSet<i64> = all.keys().filter_map(hour).collect();
             let reached: Vec<i64> = kept.iter().filter_map(hour).collect();
             prop_assert_eq!(&reached.iter().copied().collect::<BTreeSet<_>>(), &there, "every hour has one");
-            let extra: Vec<&i64> = kept.difference(&newest).collect();
+            let long_ago = now - retention.grace.as_micros() as i64;
+            let read = |sequence: &i64| all.get(&(sequence + 1)).is_some_and(|(_, followed)| *followed > long_ago);
+            prop_assert!(all.keys().all(|sequence| !read(sequence) || kept.contains(sequence)), "it may be read");
+            let extra: Vec<&i64> = kept.difference(&newest).filter(|sequence| !read(sequence)).collect();
             let hours: BTreeSet<i64> = extra.iter().copied().filter_map(hour).collect();
-            prop_assert_eq!(extra.len(), hours.len(), "and no more than one beyond the newest");
+            prop_assert_eq!(extra.len(), hours.len(), "and no more than one beyond those");
         }
 
         #[test]

@@ -11,7 +11,7 @@ use arrow::{
         ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     },
     compute::{concat_batches, filter_record_batch},
-    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType},
+    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit},
 };
 use deltalake::{
     datafusion::{logical_expr::cast, prelude::lit},
@@ -43,6 +43,9 @@ pub struct Watermark {
     pub lsn: Lsn,
     /// The newest commit time in the cut, microseconds UTC.
     pub stream_time: Option<i64>,
+    /// When it was written, microseconds UTC; zero where an earlier version of Lakeward did.
+    #[serde(default)]
+    pub written_at: i64,
     /// Why the cut was made.
     pub reason: String,
     #[serde(with = "entries")]
@@ -168,6 +171,10 @@ fn parsed(json: &str) -> Result<Watermark, LakeError> {
     serde_json::from_str(json).map_err(|error| damaged(error.to_string()))
 }
 
+fn all(rows: &RecordBatch) -> Result<Vec<Watermark>, LakeError> {
+    rows.column(5).as_string::<i32>().iter().map(|text| parsed(text.unwrap_or_default())).collect()
+}
+
 fn damaged(reason: String) -> LakeError {
     LakeError::Damaged { table: path(), reason }
 }
@@ -229,22 +236,22 @@ impl Lake {
             return Ok(Vec::new());
         }
         let rows = self.watermark_rows(&table, source).await?;
-        let sequences = rows.column(0).as_primitive::<Int64Type>();
-        let times = rows.column(3).as_primitive::<TimestampMicrosecondType>();
-        let all = sequences.values().iter().copied().zip(times.iter()).collect();
-        let kept = kept(&all, retention, now);
-        let stays: BooleanArray = sequences.values().iter().map(|s| Some(kept.contains(s))).collect();
-        let left = filter_record_batch(&rows, &stays).map_err(LakeError::arrow(&table.path))?;
-        if left.num_rows() < rows.num_rows() {
+        let sequences = rows.column(0).as_primitive::<Int64Type>().values().iter().copied();
+        let mut watermarks: BTreeMap<i64, Watermark> = sequences.clone().zip(all(&rows)?).collect();
+        let times = |watermark: &Watermark| (watermark.stream_time, watermark.written_at);
+        let kept = kept(&watermarks.iter().map(|(s, w)| (*s, times(w))).collect(), retention, now);
+        watermarks.retain(|sequence, _| kept.contains(sequence));
+        if watermarks.len() < rows.num_rows() {
+            let stays: BooleanArray = sequences.map(|s| Some(kept.contains(&s))).collect();
+            let left = filter_record_batch(&rows, &stays).map_err(LakeError::arrow(&table.path))?;
             let removed = table.removes(|file| is_of(file, source), true)?;
-            let added = table.stage(std::slice::from_ref(&left)).await?;
+            let added = table.stage(&[left]).await?;
             let operation = DeltaOperation::Delete { predicate: None };
             commit(&mut table, &Work::Exchange { files: Rewritten { removed, added }, operation }, &[])
                 .await?;
         }
         table.vacuum(&BTreeSet::new(), retention.grace, now).await?;
-        let json = left.column(5).as_string::<i32>();
-        json.iter().map(|text| parsed(text.unwrap_or_default())).collect()
+        Ok(watermarks.into_values().collect())
     }
 
     /// All of a source's rows, in order.
@@ -301,7 +308,7 @@ impl Lake {
             return Ok(Vec::new());
         }
         let rows = self.watermark_rows(&table, source).await?;
-        rows.column(5).as_string::<i32>().iter().map(|text| parsed(text.unwrap_or_default())).collect()
+        all(&rows)
     }
 
     async fn watermark(&self, table: &Table, source: &str, sequence: i64) -> Result<Watermark, LakeError> {

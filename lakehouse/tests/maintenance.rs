@@ -223,6 +223,60 @@ async fn kept_watermarks_can_be_read_and_the_rest_is_gone() {
 }
 
 #[tokio::test]
+async fn a_state_in_use_can_be_read_until_it_is_given_back() {
+    let store = FaultyStore::new();
+    let lake = lake(&store);
+    let (mut table, mut source) = flushed(&lake).await;
+    let now = chrono::Utc::now().timestamp_micros();
+    let read = mark(&lake, &table, 2000).await;
+    let (rows, hold) = (source.rows.clone(), lake.hold(&read).await);
+    for id in 20..26 {
+        source.update(10, None, Some("newer"), 7);
+        one_flush(&mut table, &mut source, id).await;
+        mark(&lake, &table, 2000 + id as u64).await;
+    }
+    let minutes = |minutes: i64| now + minutes * 60_000_000;
+    assert!(table.vacuum(newest(1), minutes(2)).await.unwrap().files > 0);
+    assert_eq!(lake.watermarks("shop").await.unwrap().len(), 1, "it is held, and listed no more");
+    let version = read.tables[table.id()].silver_version;
+    assert_eq!(silver(&lake, &table, Some(version)).await, rows);
+
+    let holds = async || objects(&store, "ops/holds/shop").await.len();
+    assert_eq!(holds().await, 1);
+    drop(hold);
+    while holds().await > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(table.vacuum(newest(1), minutes(2)).await.unwrap().files > 0);
+    assert_eq!(silver(&lake, &table, None).await, source.rows);
+
+    // Its reader was killed.
+    std::mem::forget(lake.hold(&read).await);
+    table.vacuum(newest(1), minutes(4)).await.unwrap();
+    assert_eq!(holds().await, 1);
+    table.vacuum(newest(1), minutes(6)).await.unwrap();
+    assert_eq!(holds().await, 0, "it is forgotten");
+}
+
+#[tokio::test]
+async fn what_was_the_newest_within_the_grace_stays() {
+    let store = FaultyStore::new();
+    let lake = lake(&store);
+    let (mut table, mut source) = flushed(&lake).await;
+    let second = |second: i64| TAKEN_AT + second * 1_000_000;
+    for id in 20..30 {
+        one_flush(&mut table, &mut source, id).await;
+        let written_at = second(id);
+        let watermark = Watermark { written_at, ..watermark("shop", 2000 + id as u64, Some(&table)) };
+        lake.append_watermark(&watermark).await.unwrap();
+    }
+    let few = Retention { grace: Duration::from_secs(20), ..newest(2) };
+    table.vacuum(few, second(45)).await.unwrap();
+    let kept: Vec<_> = lake.watermarks("shop").await.unwrap().iter().map(|kept| kept.written_at).collect();
+    assert_eq!(kept, [25, 26, 27, 28, 29].map(second), "until 26 that of 25 was the newest");
+}
+
+#[tokio::test]
 async fn watermarks_of_every_source_are_put_together_and_found() {
     let store = FaultyStore::new();
     let lake = lake(&store);

@@ -491,6 +491,7 @@ pub fn watermark(source: &str, lsn: u64, table: Option<&CapturedTable>) -> Water
         epoch: EPOCH,
         lsn: Lsn(lsn),
         stream_time: Some(TAKEN_AT + lsn as i64),
+        written_at: 0,
         reason: "test".to_owned(),
         tables: table.map(|t| (t.id().clone(), t.watermark_entry())).into_iter().collect(),
         stopped: Vec::new(),

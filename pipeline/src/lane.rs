@@ -5,12 +5,16 @@
 use chrono::Utc;
 use lakeward_change::{ChangeBatch, DeadLetter, coalesce};
 use lakeward_lakehouse::{CapturedTable, LakeError, Repaired, WatermarkTable};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use crate::{
     budget::Share,
     repair::Repair,
     replay::{Outcomes, Replay},
+    telemetry,
     upkeep::{Chore, Maintained, Maintenance, Upkeep},
 };
 
@@ -103,7 +107,9 @@ pub(crate) async fn run(
             // A busy source gives a batch for each of its transactions.
             let joined = coalesce(&batches)
                 .map_err(|source| LakeError::Arrow { table: table.id().to_string(), source })?;
+            let begun = Instant::now();
             table.flush(&joined, whole, now).await?;
+            telemetry::flushed(table.id(), rows as u64, begun.elapsed());
             batches.clear();
         }
         shares.clear();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use arrow::array::Array;
+use arrow::{array::Array, compute::min};
 use lakeward_cdc::Chunk;
 use lakeward_change::{ChangeBatch, DeadLetter, TableId};
 use lakeward_lakehouse::{CapturedTable, LakeError, WatermarkTable};
@@ -17,6 +17,7 @@ use crate::{
     budget::Budget,
     lane::{self, Limits, Message},
     progress::Behind,
+    telemetry,
 };
 
 /// After a failure lanes may take this long to end what they have begun.
@@ -57,6 +58,10 @@ impl Lanes {
         self.inboxes.contains_key(table)
     }
 
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &TableId> {
+        self.inboxes.keys()
+    }
+
     pub(crate) fn inbox(&self, table: &TableId) -> Option<mpsc::UnboundedSender<Message>> {
         self.inboxes.get(table).cloned()
     }
@@ -67,9 +72,9 @@ impl Lanes {
         let now = Instant::now();
         for batch in &chunk.batches {
             let Some(lane) = self.inboxes.get(&batch.table.id) else { continue };
-            metrics::counter!("lakeward_changes_total", "table" => batch.table.id.to_string())
-                .increment(batch.num_rows() as u64);
-            self.behind.read(&batch.table.id, batch.num_rows() as u64, now);
+            let rows = batch.num_rows() as u64;
+            telemetry::read(&batch.table.id, rows);
+            self.behind.read(&batch.table.id, rows, min(&batch.committed_at), now);
             let share = self.budget.take(memory_size(batch));
             // Of a table that stops here, the rest of the transaction is still to come.
             let complete = complete && chunk.stopped.iter().all(|table| table.id != batch.table.id);
@@ -77,7 +82,6 @@ impl Lanes {
                 return Err(self.failure().await);
             }
         }
-        metrics::gauge!("lakeward_buffered_bytes").set(self.budget.used() as f64);
         Ok(())
     }
 
@@ -89,10 +93,10 @@ impl Lanes {
         }
         for (table, letters) in by_table {
             let Some(lane) = self.inboxes.get(table) else { continue };
-            metrics::counter!("lakeward_dead_letters_total", "table" => table.to_string())
-                .increment(letters.len() as u64);
-            (self.observer)(Event::SetAside { table: table.clone(), rows: letters.len() as u64 });
-            self.behind.read(table, letters.len() as u64, Instant::now());
+            let rows = letters.len() as u64;
+            telemetry::set_aside(table, rows);
+            (self.observer)(Event::SetAside { table: table.clone(), rows });
+            self.behind.read(table, rows, None, Instant::now());
             let bytes = letters.iter().map(|letter| letter.message.len() + letter.relation.len()).sum();
             let share = self.budget.take(bytes);
             if lane.send(Message::Letters { letters, share }).is_err() {

@@ -25,6 +25,7 @@ mod request;
 mod start;
 mod status;
 mod streaming;
+mod telemetry;
 mod upkeep;
 
 pub use compare::{ColumnDifference, Difference, DifferenceKind, TableRepair, TableReport};

@@ -163,6 +163,7 @@ impl Pipeline {
                 epoch: 0,
                 lsn: confirmed,
                 stream_time: Some(source.now().await?),
+                written_at: 0,
                 reason: "copy".to_owned(),
                 tables: BTreeMap::new(),
                 stopped: Vec::new(),

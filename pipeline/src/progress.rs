@@ -40,16 +40,22 @@ pub(crate) struct Behind {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Waiting {
+pub(crate) struct Waiting {
     rows: u64,
     since: Instant,
+    /// The earliest commit among them, microseconds UTC.
+    pub(crate) committed_at: Option<i64>,
 }
 
 impl Behind {
-    pub(crate) fn read(&mut self, table: &TableId, rows: u64, now: Instant) {
+    /// `committed_at`: the earliest commit among the rows, microseconds UTC.
+    pub(crate) fn read(&mut self, table: &TableId, rows: u64, committed_at: Option<i64>, now: Instant) {
         match self.later.get_mut(table) {
-            Some(waiting) => waiting.rows += rows,
-            None => drop(self.later.insert(table.clone(), Waiting { rows, since: now })),
+            Some(waiting) => {
+                waiting.rows += rows;
+                waiting.committed_at = waiting.committed_at.into_iter().chain(committed_at).min();
+            }
+            None => drop(self.later.insert(table.clone(), Waiting { rows, since: now, committed_at })),
         }
     }
 
@@ -57,8 +63,9 @@ impl Behind {
         self.cutting = std::mem::take(&mut self.later);
     }
 
-    pub(crate) fn finish_cut(&mut self) {
-        self.cutting.clear();
+    /// What the cut covers waits no more.
+    pub(crate) fn finish_cut(&mut self) -> impl Iterator<Item = (TableId, Waiting)> {
+        std::mem::take(&mut self.cutting).into_iter()
     }
 
     pub(crate) fn forget(&mut self, table: &TableId) {
@@ -92,11 +99,11 @@ mod tests {
         let begin = Instant::now();
         let second = |n| begin + Duration::from_secs(n);
         let mut behind = Behind::default();
-        behind.read(&a, 2, begin);
-        behind.read(&a, 3, second(1));
+        behind.read(&a, 2, Some(20), begin);
+        behind.read(&a, 3, Some(10), second(1));
         behind.begin_cut();
-        behind.read(&a, 1, second(2));
-        behind.read(&b, 7, second(2));
+        behind.read(&a, 1, None, second(2));
+        behind.read(&b, 7, Some(30), second(2));
         let rows = |behind: &Behind| -> Vec<_> {
             behind
                 .tables(second(3))
@@ -105,11 +112,12 @@ mod tests {
                 .collect()
         };
         assert_eq!(rows(&behind), [("a".to_owned(), 6, 3.0), ("b".to_owned(), 7, 1.0)]);
-        behind.finish_cut();
+        let cut: Vec<_> = behind.finish_cut().map(|(table, cut)| (table, cut.committed_at)).collect();
+        assert_eq!(cut, [(a, Some(10))]);
         assert_eq!(rows(&behind), [("a".to_owned(), 1, 1.0), ("b".to_owned(), 7, 1.0)]);
         behind.forget(&b);
         behind.begin_cut();
-        behind.finish_cut();
+        drop(behind.finish_cut());
         assert_eq!(rows(&behind), []);
     }
 }

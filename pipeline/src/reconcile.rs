@@ -8,7 +8,7 @@ use std::{
 
 use lakeward_cdc::{HistoryTable, PostgresSource, SchemaPolicy, Snapshot};
 use lakeward_change::{Lsn, StopCause, StoppedTable, TableId, TableSchema};
-use lakeward_lakehouse::{Lake, LakeError, Watermark};
+use lakeward_lakehouse::{Hold, Lake, LakeError, Watermark};
 use lakeward_postgres::{Control, CutState};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -122,6 +122,7 @@ struct Run<'a> {
 struct Found {
     snapshot: Snapshot,
     watermark: Watermark,
+    _hold: Hold,
     /// An ingester was running.
     running: bool,
     tables: BTreeMap<TableId, Compared>,
@@ -136,6 +137,7 @@ impl Run<'_> {
         let asked = cut_at_snapshot(self.control, &self.source, &self.wanted);
         let (snapshot, watermark) =
             if running { asked.await? } else { self.run_ingester_during(asked).await? };
+        let hold = self.lake.hold(&watermark).await;
         let mut tables = BTreeMap::new();
         let mut not_compared = watermark.stopped.clone();
         let mut bronze_only = Vec::new();
@@ -175,7 +177,7 @@ impl Run<'_> {
                 found.report.dead_letters = letters;
             }
         }
-        Ok(Found { snapshot, watermark, running, tables, not_compared, bronze_only })
+        Ok(Found { snapshot, watermark, _hold: hold, running, tables, not_compared, bronze_only })
     }
 
     /// Puts right what differs, as far as the stream has not done so.

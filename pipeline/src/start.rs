@@ -145,6 +145,7 @@ mod tests {
             epoch: 3,
             lsn: Lsn(100),
             stream_time: None,
+            written_at: 0,
             reason: "cut".into(),
             tables: BTreeMap::new(),
             stopped: Vec::new(),

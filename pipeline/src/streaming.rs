@@ -2,6 +2,7 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
+use chrono::Utc;
 use futures::future::{BoxFuture, OptionFuture};
 use lakeward_cdc::{
     Boundary, CdcError, ChangeStream, Chunk, Offsets, PostgresSource, SchemaPolicy, SlotState,
@@ -27,6 +28,7 @@ use crate::{
     plan::Begun,
     progress::Progress,
     request::{Request, Requests, answer_table},
+    telemetry::{self, Lag},
 };
 
 /// How often ages and requests are looked at.
@@ -67,6 +69,7 @@ pub(crate) struct Streaming {
     looked_at: Instant,
     /// Values that became null and were told of.
     nulled: u64,
+    lag: Lag,
     watermark: Arc<Watermark>,
     watermark_at: Instant,
     cut: Option<BoxFuture<'static, Result<Arc<Watermark>, PipelineError>>>,
@@ -104,6 +107,7 @@ impl Streaming {
             });
         let budget = Budget::new(options.memory_bytes);
         let lanes = Lanes::begin(tables, limits, budget, Arc::clone(&pipeline.observer));
+        telemetry::describe();
         (pipeline.observer)(Event::Streaming { from });
         Ok(Self {
             lake: Arc::clone(&pipeline.lake),
@@ -125,6 +129,7 @@ impl Streaming {
             errands: Errands::default(),
             looked_at: Instant::now(),
             nulled: 0,
+            lag: Lag::default(),
             watermark,
             watermark_at: Instant::now(),
             cut: None,
@@ -280,7 +285,7 @@ impl Streaming {
     /// The watermark is durable: now, and only now, the source may forget.
     async fn finish_cut(&mut self, watermark: Arc<Watermark>, copies: &Copies) -> Result<(), PipelineError> {
         self.cut = None;
-        self.lanes.behind.finish_cut();
+        telemetry::cut(&watermark, self.lanes.behind.finish_cut());
         let hold = copies.hold(self.options.stopped_grace);
         lakeward_faults::failpoint("confirm_sent").await?;
         let confirmed = hold.map_or(watermark.lsn, |hold| hold.min(watermark.lsn));
@@ -325,16 +330,20 @@ impl Streaming {
             Request::CutAt(lsn) => self.stream.stop_before(Some(lsn)),
             Request::Withdrawn => self.stream.stop_before(None),
         }
+        let budget = &self.lanes.budget;
+        telemetry::memory(budget.used(), self.options.memory_bytes, budget.is_full());
+        let behind = self.lanes.behind.tables(Instant::now());
+        telemetry::behind(self.lanes.tables(), &behind);
         let progress = || Progress {
             pid: std::process::id(),
             read: self.routed.to_string(),
             durable: self.watermark.lsn.to_string(),
-            buffered_bytes: self.lanes.budget.used(),
+            buffered_bytes: budget.used(),
             memory_bytes: self.options.memory_bytes,
-            waiting: self.lanes.budget.is_full().then(|| {
+            waiting: budget.is_full().then(|| {
                 "memory is at its limit ([ingest] memory_mib): what is held must be written first".to_owned()
             }),
-            behind: self.lanes.behind.tables(Instant::now()),
+            behind,
         };
         self.requests.report(progress).await;
         Ok(())
@@ -349,6 +358,7 @@ impl Streaming {
             // The server has ended the session, and the news did not get through.
             return Err(CdcError::Ended.into());
         }
+        self.lag.seen(self.source.flush_lsn().await?, self.watermark.lsn, self.looked_at);
         let changed = self.source.changed_tables().await?;
         self.again |= changed.iter().any(|table| !copies.copies(table));
         Ok(())
@@ -437,6 +447,7 @@ async fn complete_cut(
         watermark.epoch = watermark.epoch.max(entry.epoch);
         watermark.tables.insert(table, entry);
     }
+    watermark.written_at = Utc::now().timestamp_micros();
     lake.append_watermark(&watermark).await?;
     Ok(Arc::new(watermark))
 }

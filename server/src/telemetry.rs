@@ -21,6 +21,10 @@ pub(crate) const STREAMS: &str = "lakeward_live_streams";
 const LATENCY_BUCKETS: [f64; 13] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
+/// What takes longer than requests: the pipeline's work.
+const SLOW: [&str; 3] = ["lakeward_freshness_seconds", "lakeward_flush_seconds", "lakeward_commit_seconds"];
+const SLOW_BUCKETS: [f64; 13] = [0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 300.0, 1800.0];
+
 /// Installs the process's metrics recorder at the first call; later calls find the same one.
 ///
 /// # Errors
@@ -36,9 +40,12 @@ pub fn install_metrics() -> Result<PrometheusHandle, MetricsError> {
 pub struct MetricsError(String);
 
 fn install() -> Result<PrometheusHandle, BuildError> {
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)?
-        .install_recorder()?;
+    let mut builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)?;
+    for name in SLOW {
+        builder = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), &SLOW_BUCKETS)?;
+    }
+    let handle = builder.install_recorder()?;
     describe_histogram!(
         REQUEST_SECONDS,
         metrics::Unit::Seconds,

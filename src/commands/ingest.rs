@@ -1,6 +1,9 @@
 //! `lakeward ingest`
 
-use std::sync::{Arc, Mutex};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use anyhow::{Result, bail};
 use lakeward_cdc::{PostgresOptions, PostgresSource};
@@ -11,7 +14,7 @@ use crate::{
     config::Config,
     exit::{Interrupted, Outcome},
     output::{Progress, mib, pipeline_observer},
-    session::{ControlSession, Places, lake, pipeline_options, shutdown_token},
+    session::{ControlSession, Places, lake, pipeline_options, serve_metrics, shutdown_token},
 };
 
 /// Needs no configuration: every table is copied once, then its changes are followed; without a key, its inserts.
@@ -26,6 +29,9 @@ pub struct Arguments {
     /// Stop once everything the server had written, at the moment the copy caught up, is durable in the lake
     #[arg(long)]
     until_idle: bool,
+    /// Where Prometheus finds /metrics [default: from the configuration, nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
 }
 
 pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result<Outcome> {
@@ -34,6 +40,7 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
         config.source.tables = arguments.tables;
     }
     let shutdown = shutdown_token()?;
+    serve_metrics(arguments.metrics.or(config.ingest.metrics_address), &shutdown).await?;
     let mut options = pipeline_options(&config)?;
     options.until_idle = arguments.until_idle;
     let lake = lake(&config)?;

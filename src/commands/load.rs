@@ -2,13 +2,14 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Read},
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail};
+use flate2::bufread::MultiGzDecoder;
 use lakeward_change::{DeadLetter, Op, Position, TableId};
 use lakeward_events::{Chunk, ContractFile, FIELDS, Rees46, Rejected};
 use lakeward_lakehouse::{Lake, LoadedTable, SourceRef};
@@ -31,8 +32,7 @@ const TABLE: &str = "events";
 const KEY: [&str; 2] = ["event_time", "event_id"];
 /// Part of what a file is known by, since chunks are counted.
 const CHUNK_ROWS: usize = 500_000;
-/// So much of a file's beginning, and its length, tell it from others.
-const KNOWN_BYTES: u64 = 1 << 20;
+const READ_BYTES: usize = 1 << 20;
 
 #[derive(clap::Subcommand)]
 pub enum Arguments {
@@ -96,15 +96,14 @@ async fn load(
     contract: &ContractFile,
     shutdown: &CancellationToken,
 ) -> Result<Report> {
-    let source = SourceRef { name: SOURCE.to_owned(), system_id: identity(path)? };
+    let source = SourceRef { name: SOURCE.to_owned(), system_id: identity(path, shutdown).await? };
     let id = TableId::new(SCHEMA, TABLE);
     // All but the line.
     let columns = FIELDS.len() + 1;
     let schema = lakeward_events::schema();
     let mut table = LoadedTable::open(lake, &source, id.clone(), schema, columns, &KEY).await?;
     let done = table.done().await?;
-    let file = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let mut events = Rees46::open(file, Arc::clone(contract.contract()), CHUNK_ROWS)?;
+    let mut events = Rees46::open(lines(path)?, Arc::clone(contract.contract()), CHUNK_ROWS)?;
     // One chunk is read while another is written.
     let (sender, mut chunks) = tokio::sync::mpsc::channel(1);
     let reading = tokio::task::spawn_blocking(move || -> Result<()> {
@@ -137,19 +136,42 @@ async fn load(
     Ok(report)
 }
 
-/// The same for the same file, wherever it lies.
-fn identity(path: &Path) -> Result<String> {
-    if path.extension().is_some_and(|ending| ending == "gz" || ending == "zst" || ending == "zip") {
-        bail!("it is compressed: unpack it first");
+/// A file's lines; it may be compressed by gzip.
+fn lines(path: &Path) -> Result<Box<dyn BufRead + Send>> {
+    let file = BufReader::with_capacity(READ_BYTES, File::open(path)?);
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("gz") => Ok(Box::new(BufReader::with_capacity(READ_BYTES, MultiGzDecoder::new(file)))),
+        Some("zst" | "zip" | "bz2" | "xz") => bail!("it is compressed: unpack it, or compress it by gzip"),
+        _ => Ok(Box::new(file)),
     }
-    let file = File::open(path)?;
-    let length = file.metadata()?.len();
-    let mut beginning = Vec::new();
-    file.take(KNOWN_BYTES).read_to_end(&mut beginning)?;
-    let mut hash = Sha256::new();
-    hash.update(length.to_be_bytes());
-    hash.update(beginning);
-    Ok(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The same for the same lines, wherever they lie.
+async fn identity(path: &Path, shutdown: &CancellationToken) -> Result<String> {
+    let (mut file, stopped) = (lines(path)?, shutdown.clone());
+    let hash = tokio::task::spawn_blocking(move || -> Result<_> {
+        let mut hash = Sha256::new();
+        loop {
+            let read = file.fill_buf()?;
+            if read.is_empty() {
+                return Ok(hash);
+            }
+            if stopped.is_cancelled() {
+                return Err(Interrupted.into());
+            }
+            hash.update(read);
+            let length = read.len();
+            file.consume(length);
+        }
+    });
+    Ok(hash
+        .await
+        .context("the reader broke")??
+        .finalize()
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 /// At the place (chunk, line), since a file has no commits.
@@ -176,6 +198,7 @@ fn now() -> Result<i64> {
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
+    use flate2::{Compression, write::GzEncoder};
     use lakeward_simulator::{EventFileOptions, write_events};
 
     use super::*;
@@ -196,9 +219,18 @@ mod tests {
         assert_eq!((first.lines, first.rejected, first.passed_over), (3_000, 0, 0));
         let again = load(&path, &lake, &contract, &shutdown).await.expect("it is there");
         assert_eq!((again.lines, again.passed_over), (3_000, 3_000));
-        shutdown.cancel();
-        std::fs::rename(&path, folder.path().join("events.csv.gz")).expect("it is renamed");
-        let error = load(&folder.path().join("events.csv.gz"), &lake, &contract, &shutdown).await;
-        assert!(error.expect_err("it is refused").to_string().contains("unpack"));
+
+        let compressed = folder.path().join("events.csv.gz");
+        let mut gz = GzEncoder::new(File::create(&compressed).expect("a file"), Compression::fast());
+        std::io::copy(&mut File::open(&path).expect("the file"), &mut gz).expect("it is compressed");
+        gz.finish().expect("it is written");
+        let same = load(&compressed, &lake, &contract, &shutdown).await.expect("it is there, too");
+        assert_eq!(same.passed_over, 3_000);
+        let longer = std::fs::read_to_string(&path).expect("the file") + "\n";
+        std::fs::write(&path, longer).expect("it is written");
+        let longer = load(&path, &lake, &contract, &shutdown).await.expect("another file of the same events");
+        assert_eq!((longer.lines, longer.passed_over), (3_000, 0));
+        let other = load(&folder.path().join("events.csv.zst"), &lake, &contract, &shutdown).await;
+        assert!(other.is_err());
     }
 }

@@ -36,9 +36,12 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
 
     use anyhow::Context;
     use lakeward_events::{ContractFile, Validator};
-    use tokio::net::TcpListener;
 
-    use crate::{events::topics, exit::Interrupted, session::shutdown_token};
+    use crate::{
+        events::topics,
+        exit::Interrupted,
+        session::{serve_metrics, shutdown_token},
+    };
 
     /// What is under way has this long to be committed; what is not then was never done.
     const DRAIN: Duration = Duration::from_secs(5);
@@ -49,11 +52,7 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     let contract = ContractFile::open(config.events.contract.as_deref())?;
     let topics = topics(&config);
     let shutdown = shutdown_token()?;
-    if let Some(address) = metrics.or(config.events.metrics_address) {
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        tokio::spawn(lakeward_server::serve_metrics(listener, shutdown.clone()));
-    }
+    serve_metrics(metrics.or(config.events.metrics_address), &shutdown).await?;
     if !json {
         let (id, version) = (contract.contract().id(), contract.contract().version());
         eprintln!("Sorting {} by contract {id} {version}", topics.raw);

@@ -45,6 +45,7 @@ impl MemoryStore {
 
 /// The base as of a watermark.
 async fn read(lake: &Lake, watermark: &Watermark, names: &ShopNames) -> Result<State> {
+    let _hold = lake.hold(watermark).await;
     let mut state = State { watermark: Some(watermark.lsn), ..State::default() };
     for (table, provider) in open_silver(lake, watermark, names).await? {
         let read = |source| FeatureError::Read { table, source };

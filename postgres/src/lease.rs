@@ -5,8 +5,17 @@ use std::time::Duration;
 use crate::control::Control;
 use crate::error::{Error, Result};
 
-/// An owner that has not renewed its lease for so long may be replaced.
+/// An owner that has not renewed its lease for so long may be replaced; one whose session has ended, at once.
 pub const LEASE: Duration = Duration::from_secs(10);
+
+/// Whether the lease `l` may be taken; $1 is the length of a lease in seconds. Where the session's beginning cannot be seen,
+/// as by another role, its number must do.
+const FREE: &str = "(l.released OR l.renewed_at < now() - make_interval(secs => $1)
+    OR l.session_pid IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pg_stat_activity a
+        WHERE a.pid = l.session_pid AND coalesce(a.backend_start = l.session_start, true)))";
+/// The session that asks.
+const SESSION: &str = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()";
 
 /// Ownership of a source's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +27,8 @@ pub struct Lease {
 }
 
 impl Control {
-    /// Takes the lease of a source; `holder` tells people who has it. One that was given back, or not renewed for
-    /// [`LEASE`], is free; with `force` any is: the caller knows that its holder cannot go on.
+    /// Takes the lease of a source; `holder` tells people who has it. One that was given back, not renewed for [`LEASE`],
+    /// or whose holder's session has ended is free; with `force` any is: the caller knows that its holder cannot go on.
     ///
     /// # Errors
     /// [`Error::LeaseHeld`] if another one has it.
@@ -29,12 +38,16 @@ impl Control {
         let seconds = LEASE.as_secs_f64();
         let taken = client
             .query_opt(
-                "INSERT INTO leases AS l (source, holder) VALUES ($1, $2)
-                 ON CONFLICT (source) DO UPDATE
-                    SET term = l.term + 1, holder = excluded.holder, released = false, renewed_at = now()
-                    WHERE l.released OR $3 OR l.renewed_at < now() - make_interval(secs => $4)
-                 RETURNING term, (SELECT NOT released FROM leases WHERE source = $1)",
-                &[&source, &holder, &force, &seconds],
+                &format!(
+                    "INSERT INTO leases AS l (source, holder, session_pid, session_start)
+                        SELECT $2, $3, pid, backend_start FROM ({SESSION}) s
+                     ON CONFLICT (source) DO UPDATE
+                        SET term = l.term + 1, holder = excluded.holder, released = false, renewed_at = now(),
+                            session_pid = excluded.session_pid, session_start = excluded.session_start
+                        WHERE $4 OR {FREE}
+                     RETURNING term, (SELECT NOT released FROM leases WHERE source = $2)"
+                ),
+                &[&seconds, &source, &holder, &force],
             )
             .await
             .map_err(failed())?;
@@ -52,14 +65,14 @@ impl Control {
         Err(Error::LeaseHeld { source_name: source.to_owned(), holder: row.get(0) })
     }
 
-    /// Whether nobody has the lease, or its owner has not been heard of for [`LEASE`].
+    /// Whether nobody has the lease, or its owner cannot go on, as far as can be told.
     pub async fn lease_is_free(&self, source: &str) -> Result<bool> {
         let row = self
             .client()
             .await?
             .query_opt(
-                "SELECT released OR renewed_at < now() - make_interval(secs => $2) FROM leases WHERE source = $1",
-                &[&source, &LEASE.as_secs_f64()],
+                &format!("SELECT {FREE} FROM leases l WHERE source = $2"),
+                &[&LEASE.as_secs_f64(), &source],
             )
             .await
             .map_err(Error::query(format!("read the lease of `{source}`")))?;
@@ -75,7 +88,10 @@ impl Control {
             .client()
             .await?
             .execute(
-                "UPDATE leases SET renewed_at = now() WHERE source = $1 AND term = $2 AND NOT released",
+                &format!(
+                    "UPDATE leases SET renewed_at = now(), session_pid = pid, session_start = backend_start
+                     FROM ({SESSION}) s WHERE source = $1 AND term = $2 AND NOT released"
+                ),
                 &[&source, &term],
             )
             .await

@@ -9,6 +9,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (2, include_str!("../../migrations/0002_ingesters.sql")),
     (3, include_str!("../../migrations/0003_table_requests.sql")),
     (4, include_str!("../../migrations/0004_leases.sql")),
+    (5, include_str!("../../migrations/0005_owner_sessions.sql")),
 ];
 
 /// Serialises processes that open one control database at the same time ("lakeward" in ASCII).

@@ -94,6 +94,16 @@ async fn a_lease_has_one_holder_and_its_term_rises() {
     assert!(matches!(lost, Error::LeaseLost { .. }), "{lost}");
     let forced = control.take_lease("shop", "d", true).await.unwrap();
     assert_eq!((forced.term, forced.taken_over), (4, true));
+
+    // With the process its session ends.
+    let waiting = Control::open(&url).await.unwrap();
+    assert!(!waiting.lease_is_free("shop").await.unwrap());
+    drop(control);
+    while !waiting.lease_is_free("shop").await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let fifth = waiting.take_lease("shop", "e", false).await.unwrap();
+    assert_eq!((fifth.term, fifth.taken_over), (5, true));
     server.stop().await.unwrap();
 }
 

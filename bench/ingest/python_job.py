@@ -16,7 +16,7 @@ BATCH = 250_000
 TYPES = {"bigint": pyarrow.int64(), "int": pyarrow.int32(), "string": pyarrow.string(),
          "decimal(12,2)": pyarrow.decimal128(12, 2), "timestamp": pyarrow.timestamp("us", "UTC")}
 SENT = {"bigint": pyarrow.int64(), "int": pyarrow.int64(), "string": pyarrow.string(),
-        "decimal(12,2)": pyarrow.string(), "timestamp": pyarrow.int64()}
+        "decimal(12,2)": pyarrow.string(), "timestamp": pyarrow.string()}
 
 brokers, tables = sys.argv[1], json.loads(sys.argv[2])
 

@@ -12,7 +12,7 @@ use deltalake::{
     operations::vacuum::{Clock, VacuumMode},
 };
 use futures::{StreamExt, TryStreamExt, future::ready, stream};
-use object_store::path::Path;
+use object_store::{ObjectMeta, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::{LakeError, table::Table};
@@ -98,7 +98,7 @@ impl Table {
     }
 
     /// Removes files that neither the newest version nor one of `kept` has, and the log from before the oldest of
-    /// them, if either is older than the grace. `now` is in microseconds UTC. Commits nothing.
+    /// them, once either has not been needed for the grace. `now` is in microseconds UTC. Commits nothing.
     pub(crate) async fn vacuum(
         &self,
         kept: &BTreeSet<i64>,
@@ -127,8 +127,10 @@ impl Table {
         let cleared =
             |source| LakeError::Store { path: self.path.clone(), doing: "cleared of old files", source };
         // The plan names what an earlier vacuum has removed as long as the log remembers it.
-        let there = store.list(None).map_ok(|file| file.location);
-        let there: HashSet<String> = there.map_ok(String::from).try_collect().await.map_err(cleared)?;
+        let there: Vec<ObjectMeta> = store.list(None).try_collect().await.map_err(cleared)?;
+        let before = milliseconds.saturating_sub(grace.num_milliseconds());
+        let checkpoint = settled_checkpoint(&there, before);
+        let there: HashSet<String> = there.into_iter().map(|file| file.location.into()).collect();
         let old = planned.files_deleted.into_iter().filter(|path| there.contains(path));
         let paths = old.map(|path| Path::parse(path).map_err(object_store::Error::from)).collect::<Vec<_>>();
         let deleted: Vec<Path> = store
@@ -137,15 +139,28 @@ impl Table {
             .try_collect()
             .await
             .map_err(cleared)?;
-        let newest = self.loaded()?.version();
-        let oldest = versions.first().copied().unwrap_or(newest).min(newest);
-        let before = milliseconds.saturating_sub(grace.num_milliseconds());
-        let log_entries =
-            cleanup_expired_logs_for(oldest, self.log_store.as_ref(), before, None).await.map_err(failed())?;
+        let log_entries = match checkpoint {
+            Some(checkpoint) => {
+                let oldest = versions.first().map_or(checkpoint, |version| checkpoint.min(*version));
+                let log = self.log_store.as_ref();
+                cleanup_expired_logs_for(oldest, log, before, None).await.map_err(failed())?
+            }
+            None => 0,
+        };
         let done = Vacuumed { files: deleted.len(), log_entries };
         tracing::info!(table = self.path, ?done, "vacuumed");
         Ok(done)
     }
+}
+
+/// The version of the checkpoint that was the newest at a time, in milliseconds UTC: a load that has begun since needs
+/// nothing of the log from before it.
+fn settled_checkpoint(files: &[ObjectMeta], time: i64) -> Option<u64> {
+    let version = |file: &ObjectMeta| {
+        let (version, kind) = file.location.filename()?.split_once('.')?;
+        kind.starts_with("checkpoint.").then(|| version.parse().ok())?
+    };
+    files.iter().filter(|file| file.last_modified.timestamp_millis() <= time).filter_map(version).max()
 }
 
 /// A clock that stands still, at milliseconds UTC.

@@ -2,6 +2,8 @@
 //!
 //! `lakeward.example.toml` shows every key with its default; a test holds it equal to [`Config::default`].
 
+mod kafka;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -15,14 +17,15 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
     value::{Dict, Value},
 };
-use lakeward_cdc::{
-    SchemaPolicy,
-    debezium::{BinaryMode, DecimalMode, TimeMode},
-};
+use lakeward_cdc::SchemaPolicy;
 use lakeward_change::TableId;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
+
+pub use self::kafka::KafkaConfig;
+#[cfg(feature = "kafka")]
+pub use self::kafka::client_settings;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -71,34 +74,6 @@ pub struct SourceConfig {
     pub hash_salt: Option<Secret>,
     pub numeric_scale: Option<u8>,
     pub kafka: KafkaConfig,
-}
-
-/// Debezium's topics, which changes are read from if a prefix is given.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct KafkaConfig {
-    pub prefix: Option<String>,
-    pub brokers: String,
-    pub publication: String,
-    pub decimal: DecimalMode,
-    pub time: TimeMode,
-    pub binary: BinaryMode,
-    /// `name=value`; secrets may be among them.
-    pub settings: Vec<Secret>,
-}
-
-impl Default for KafkaConfig {
-    fn default() -> Self {
-        Self {
-            prefix: None,
-            brokers: "127.0.0.1:9092".to_owned(),
-            publication: "debezium_ecommerce".to_owned(),
-            decimal: DecimalMode::String,
-            time: TimeMode::Microseconds,
-            binary: BinaryMode::Bytes,
-            settings: Vec::new(),
-        }
-    }
 }
 
 /// Behaviour events: where they come in, and where they go once they are checked.
@@ -474,6 +449,7 @@ impl Config {
             problems.push(format!("a numeric_scale of source is {scale}: it must be from 0 to 38"));
         }
         let salted = self.source.hash_salt.as_ref().is_some_and(|salt| !salt.expose().is_empty());
+        problems.extend(self.source.kafka.problems().into_iter().map(str::to_owned));
         let nameless = |setting: &Secret| !setting.expose().contains('=');
         if self.source.kafka.settings.iter().any(nameless) {
             problems.push("source.kafka.settings has one without a name: write name=value".to_owned());
@@ -562,6 +538,7 @@ fn problem_of(path: &str, value: &Value) -> Option<String> {
         _ if secret => "not a URL".to_owned(),
         _ if path == "source.hash_salt"
             || path == "source.kafka.settings"
+            || path == "source.kafka.sasl_password"
             || path == "events.settings"
             || path == "lake.s3.secret_access_key" =>
         {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 #[cfg(feature = "kafka")]
-use crate::session::client_settings;
+use crate::config::client_settings;
 
 /// Kafka has this long to acknowledge a request's events; the server answers within ten seconds in any case.
 #[cfg(feature = "kafka")]
@@ -45,14 +45,15 @@ impl EventLog for Door {
 #[cfg(feature = "kafka")]
 pub fn topics(config: &Config) -> Topics {
     let (events, source) = (&config.events, &config.source.kafka);
-    let settings = if events.settings.is_empty() { &source.settings } else { &events.settings };
+    let of_source = || source.client_settings();
+    let own = || client_settings(&events.settings);
     Topics {
         brokers: events
             .brokers
             .clone()
             .filter(|brokers| !brokers.is_empty())
             .unwrap_or_else(|| source.brokers.clone()),
-        settings: client_settings(settings),
+        settings: if events.settings.is_empty() { of_source() } else { own() },
         raw: events.raw_topic.clone(),
         validated: events.validated_topic.clone(),
         invalid: events.invalid_topic.clone(),

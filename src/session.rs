@@ -1,7 +1,5 @@
 //! What most commands open first: the lake, the control database, a token that Ctrl-C cancels.
 
-#[cfg(feature = "kafka")]
-use std::collections::BTreeMap;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
@@ -20,8 +18,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "kafka")]
-use crate::config::Secret;
 use crate::config::{Config, RuleConfig, S3Config, SecretUrl, table_id};
 
 /// The two places every capture command knows; they override the configuration.
@@ -169,17 +165,8 @@ fn kafka_options(config: &Config) -> Option<KafkaOptions> {
         prefix: kafka.prefix.clone()?,
         publication: kafka.publication.clone(),
         modes,
-        settings: client_settings(&kafka.settings),
+        settings: kafka.client_settings(),
     })
-}
-
-/// Settings of Kafka's client by their names.
-#[cfg(feature = "kafka")]
-pub fn client_settings(settings: &[Secret]) -> BTreeMap<String, String> {
-    let setting = |setting: &Secret| {
-        setting.expose().split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
-    };
-    settings.iter().filter_map(setting).collect()
 }
 
 pub fn pipeline_options(config: &Config) -> Result<Options> {

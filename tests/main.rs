@@ -1,5 +1,6 @@
 //! The command from end to end, as its users run it, on a real Postgres.
 
+mod bad_events;
 mod capture;
 mod chaos;
 mod command;
@@ -18,6 +19,7 @@ mod readers;
 mod reconcile;
 mod s3;
 mod schema;
+mod secured_topics;
 mod services;
 mod serving;
 mod slots;

@@ -1,15 +1,29 @@
 //! A stand on the real services: changes come by Debezium and Kafka, the lake is where one wants it.
 
-use lakeward_lakehouse::S3Options;
-use lakeward_stack::{ACCESS_KEY, BUCKET, DATABASE, SECRET_KEY, Service, Stack};
+use std::path::PathBuf;
 
-use crate::stand::Stand;
+use lakeward_lakehouse::S3Options;
+use lakeward_stack::{ACCESS_KEY, BUCKET, DATABASE, KafkaAccess, SECRET_KEY, Service, Stack};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::stand::{PATIENCE, Stand, free_port, succeed, text};
+
+/// Of Kafka's one user.
+pub const PASSWORD: &str = "a-password-of-kafka";
 
 pub struct Services {
     pub kafka: Service,
     pub connect: Service,
     pub minio: Service,
     pub redis: Service,
+    /// Where everybody on this machine reaches Kafka.
+    pub brokers: String,
     minio_url: String,
 }
 
@@ -29,9 +43,42 @@ pub fn s3_options(endpoint: String) -> S3Options {
 impl Services {
     /// All of them, and a stand whose commands read the topics of the connector `ecommerce`.
     pub async fn start() -> (Self, Stand) {
+        Self::start_in(tempfile::tempdir().expect("a folder"), None).await
+    }
+
+    /// The same; the commands reach Kafka by TLS, as its one user.
+    pub async fn secured() -> (Self, Stand) {
         let folder = tempfile::tempdir().expect("a folder");
+        let (authority, key) = (authority(), KeyPair::generate().expect("a key"));
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &authority).expect("a certificate");
+        let file = |name: &str, pem: String| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, pem).expect("it is written");
+            path
+        };
+        let access = KafkaAccess {
+            port: free_port(),
+            key_and_certificate: file("kafka.pem", key.serialize_pem() + &certificate.pem()),
+            user: "lakeward".to_owned(),
+            password: PASSWORD.to_owned(),
+        };
+        let trusted = file("trusted.pem", authority.pem()).display().to_string();
+        let (services, stand) = Self::start_in(folder, Some(&access)).await;
+        let stand = stand.with([
+            ("LAKEWARD__SOURCE__KAFKA__BROKERS", format!("127.0.0.1:{}", access.port)),
+            ("LAKEWARD__SOURCE__KAFKA__SECURITY_PROTOCOL", "SASL_SSL".to_owned()),
+            ("LAKEWARD__SOURCE__KAFKA__SASL_USERNAME", access.user),
+            ("LAKEWARD__SOURCE__KAFKA__SASL_PASSWORD", access.password),
+            ("LAKEWARD__SOURCE__KAFKA__CERTIFICATES", trusted),
+        ]);
+        (services, stand)
+    }
+
+    async fn start_in(folder: TempDir, access: Option<&KafkaAccess>) -> (Self, Stand) {
         let ports = lakeward_stack::Ports::free().expect("free ports");
-        let stack = Stack::start(folder.path(), ports, &|doing| eprintln!("{doing}")).await.expect("a stack");
+        let say = |doing: &str| eprintln!("{doing}");
+        let stack = Stack::start_with(folder.path(), ports, access, &say).await.expect("a stack");
         let Stack { postgres, kafka, connect, minio, redis, ports, .. } = stack;
         assert_eq!(DATABASE, "shop", "the stand's own");
         let stand = Stand::on(postgres, folder).await.with([
@@ -41,7 +88,35 @@ impl Services {
             ("LAKEWARD__INGEST__FLUSH_SECONDS", "0.5".to_owned()),
         ]);
         let minio_url = format!("http://127.0.0.1:{}", ports.minio);
-        (Self { kafka, connect, minio, redis, minio_url }, stand)
+        let brokers = format!("127.0.0.1:{}", ports.kafka);
+        (Self { kafka, connect, minio, redis, brokers, minio_url }, stand)
+    }
+
+    /// Where the first partition of a topic ends.
+    pub fn end(&self, topic: &str) -> i64 {
+        let consumer: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", &self.brokers).create().expect("a consumer");
+        consumer.fetch_watermarks(topic, 0, PATIENCE).map_or(0, |(_, end)| end)
+    }
+
+    /// The first event of a topic's first partition.
+    pub fn first_event(&self, topic: &str) -> String {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.brokers)
+            .set("group.id", "a-test")
+            .create()
+            .expect("a consumer");
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition_offset(topic, 0, Offset::Beginning).expect("an offset");
+        consumer.assign(&partitions).expect("a partition");
+        let message = consumer.poll(PATIENCE).expect("in time").expect("a message");
+        text(message.payload().expect("a value"))
+    }
+
+    /// What Kafka keeps of a partition.
+    pub fn segment(&self, partition: &str) -> PathBuf {
+        let data = self.kafka.log().with_extension("").join("data");
+        data.join(partition).join("00000000000000000000.log")
     }
 
     /// How the object store is reached.
@@ -55,4 +130,30 @@ impl Services {
             service.stop().await.expect("it stops");
         }
     }
+}
+
+/// Who signs certificates.
+pub fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    // OpenSSL takes a certificate whose issuer has its own name for one that nobody has signed.
+    params.distinguished_name.push(DnType::CommonName, "an authority of tests");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate")
+}
+
+/// Makes the shipped connector `ecommerce` with some settings changed; those that are null go. What was said of it.
+pub fn apply_connector(stand: &Stand, changed: &Value) -> String {
+    let shipped = include_str!("../deploy/debezium/ecommerce-connector.json");
+    let mut template: Value = serde_json::from_str(shipped).expect("it is JSON");
+    let settings = template["config"].as_object_mut().expect("its settings");
+    for (name, value) in changed.as_object().expect("settings") {
+        settings.insert(name.clone(), value.clone());
+    }
+    settings.retain(|_, value| !value.is_null());
+    let path = stand.lake.path().join("connector.json");
+    std::fs::write(&path, template.to_string()).expect("it is written");
+    let path = path.to_str().expect("a path of plain letters");
+    let apply = ["connector", "apply", "--template", path, "--postgres-url", &stand.url];
+    let said = succeed(stand.lakeward(&apply));
+    text(&said.stdout) + &text(&said.stderr)
 }

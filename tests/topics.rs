@@ -7,8 +7,9 @@ use crate::{
     stand::{Stand, fail, succeed, text},
 };
 
-const TABLES: &str = "
+pub const TABLES: &str = "
     create table accounts (id int primary key, balance numeric(12, 2) not null, note text);
+    alter table accounts alter note set storage external;
     create table \"Odd Names\" (\"Key\" text primary key, at timestamptz, tags text[], doc jsonb);
     create table parts (at date, id int, primary key (id, at));
     create table events (id int primary key, kind text);
@@ -48,17 +49,17 @@ fn connector(stand: &Stand, verb: &str) {
 }
 
 /// The rows of each table, which are those of the source.
-fn reconciled(stand: &Stand) -> BTreeMap<String, u64> {
+pub fn reconciled(stand: &Stand) -> BTreeMap<String, u64> {
     stand.reconcile().into_iter().collect()
 }
 
-async fn nothing_is_doubled(stand: &Stand) {
+pub async fn nothing_is_doubled(stand: &Stand) {
     for table in ["accounts", "parts"] {
         assert_eq!(stand.doubled_in_bronze(&format!("bronze/ecommerce/public/{table}")).await, 0, "{table}");
     }
 }
 
-async fn every_kind_of_change(stand: &Stand) {
+pub async fn every_kind_of_change(stand: &Stand) {
     stand
         .sql(
             "begin;

@@ -19,13 +19,14 @@ mod speed;
 #[cfg(test)]
 mod tests;
 mod text;
+mod whence;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::array::{Int32Array, Int64Array};
 use lakeward_change::{ChangeBatch, DeadLetter, Op, Position, TableSchema};
 
-pub(crate) use self::carried::uncarried;
+pub(crate) use self::{carried::uncarried, whence::Whence};
 pub use self::{
     envelope::{Place, Snapshot},
     marks::{Heartbeat, NoMark, Transaction, TransactionEnd, heartbeat, transaction},
@@ -54,6 +55,8 @@ pub struct Topic {
     /// Of hashed columns.
     pub salt: Salt,
     pub modes: Modes,
+    /// Changes must tell their places in their transactions.
+    pub placed: bool,
 }
 
 /// A record of a topic.

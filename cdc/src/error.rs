@@ -77,8 +77,13 @@ pub enum CdcError {
     OtherSystem { expected: String, found: String },
     #[error("the snapshot waits for transactions that were open before it, {waited:?} so far: {holder}")]
     HeldUp { waited: Duration, holder: String },
-    #[error("no answer from Kafka at {brokers} for {waited:?}: [source.kafka] brokers")]
-    Brokers { brokers: String, waited: Duration },
+    #[error(
+        "no answer from Kafka at {brokers} for {waited:?}{reason}: [source.kafka] brokers and security_protocol say where \
+         and how it is asked"
+    )]
+    Brokers { brokers: String, waited: Duration, reason: String },
+    #[error("Kafka at {brokers} refused the connection ({reason}): {fix}")]
+    Refused { brokers: String, reason: String, fix: &'static str },
     #[error("topic {topic} cannot be read: {problem}")]
     Topic { topic: String, problem: String },
     #[error(
@@ -86,6 +91,11 @@ pub enum CdcError {
          lost, is not in the topics"
     )]
     SnapshotAgain { topic: String },
+    #[error(
+        "topic {topic} has a message at offset {offset} that tells of no transaction: what the connector may have said there \
+         of a transaction's end is lost"
+    )]
+    NoTransaction { topic: String, offset: i64 },
     #[error(
         "a transaction has {expected} changes of table {table}, and Kafka {found}: its topic has lost some, by retention or \
          compaction"
@@ -134,6 +144,7 @@ impl CdcError {
             | Self::Brokers { .. }
             | Self::Topic { .. }
             | Self::SnapshotAgain { .. }
+            | Self::NoTransaction { .. }
             | Self::Incomplete { .. } => true,
             #[cfg(feature = "kafka")]
             Self::Kafka { source, .. } => !matches!(

@@ -153,6 +153,7 @@ pub fn debezium(data: &[u8]) {
         came: BTreeSet::new(),
         salt: Salt::new("salt"),
         modes,
+        placed: false,
     };
     let mut decoder = TopicDecoder::new(topic);
     let mut changes = 0;

@@ -5,6 +5,7 @@
 //! ([`reassembly`]): changes come in commit order, at positions that compare with snapshots and cuts as those of the
 //! log itself do, so all that follows is the same for both sources.
 
+mod client;
 mod joined;
 mod options;
 mod queue;

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use arrow::array::Int64Array;
 use lakeward_change::{ChangeBatch, DeadLetter, Lsn, Op, Position};
 
 use crate::{
     CdcError,
     assembler::{Assembler, Followed},
     copy::CopyDecoder,
+    debezium::{Taken, Topic, TopicDecoder, Whence},
     definition::Definition,
     known::Known,
     protocol::{Begin, Datum},
@@ -45,11 +47,15 @@ impl Flood {
 
 /// Reads letters of one table again, the way its changes are read.
 #[derive(Debug, Clone)]
-pub struct LetterReader(Definition);
+pub struct LetterReader {
+    table: Definition,
+    /// What events are held against, if changes come by topics.
+    topic: Option<Topic>,
+}
 
 impl LetterReader {
-    pub(crate) fn new(table: Definition) -> Self {
-        Self(table)
+    pub(crate) fn new(table: Definition, topic: Option<Topic>) -> Self {
+        Self { table, topic }
     }
 
     /// The one change that the letter is, at its place.
@@ -62,13 +68,43 @@ impl LetterReader {
                           `lakeward table resync` makes the table whole";
             return Err(self.unreadable(reason.to_owned()));
         }
-        if letter.op == Op::Read { self.copied(letter) } else { self.streamed(letter) }
+        match (Whence::of(letter), &self.topic) {
+            (Some(whence), Some(topic)) => self.of_topic(letter, &whence, topic.clone()),
+            (Some(_), None) => {
+                Err(self.unreadable("it came by a topic, and topics are not read now".to_owned()))
+            }
+            (None, _) if letter.op == Op::Read => self.copied(letter),
+            (None, _) => self.streamed(letter),
+        }
+    }
+
+    fn of_topic(&self, letter: &DeadLetter, whence: &Whence, topic: Topic) -> Result<ChangeBatch, CdcError> {
+        let mut decoder = TopicDecoder::new(Topic { epoch: letter.position.epoch, ..topic });
+        let reason = match whence.message(letter, |message| decoder.read(message))? {
+            Taken::Change => None,
+            Taken::Nothing => Some("its message is no change of the table".to_owned()),
+            Taken::Changed(difference) => Some(format!("{difference}: the table's copy has what it has now")),
+            Taken::Letter => decoder.take_letters().pop().map(|letter| letter.letter.reason),
+        };
+        if let Some(reason) = reason {
+            return Err(self.unreadable(reason));
+        }
+        let order = decoder.place().map_or(letter.position.order, |place| place.order);
+        let read = decoder.take()?;
+        let mut change = read.ok_or_else(|| self.unreadable("its message is empty".to_owned()))?.changes;
+        change.commits = Int64Array::from(vec![letter.position.commit]);
+        change.orders = Int64Array::from(vec![order]);
+        // An insert that knows of an old key is one half of a change of the key.
+        if change.ops[0] == Op::Insert && change.old_keys.is_some() {
+            change.ops[0] = Op::Update;
+        }
+        Ok(change)
     }
 
     fn streamed(&self, letter: &DeadLetter) -> Result<ChangeBatch, CdcError> {
         let Position { epoch, commit, order } = letter.position;
         let before = Position { epoch, commit: i64::MIN, order: 0 };
-        let followed = vec![Followed { definition: self.0.clone(), durable: before }];
+        let followed = vec![Followed { definition: self.table.clone(), durable: before }];
         let mut assembler = Assembler::new(followed, Known::default());
         let begin = Begin {
             final_lsn: Lsn::from_i64(commit),
@@ -90,7 +126,7 @@ impl LetterReader {
     }
 
     fn copied(&self, letter: &DeadLetter) -> Result<ChangeBatch, CdcError> {
-        let mut decoder = CopyDecoder::new(Arc::clone(&self.0.schema), &self.0.salt, 1);
+        let mut decoder = CopyDecoder::new(Arc::clone(&self.table.schema), &self.table.salt, 1);
         decoder.push(&letter.message);
         decoder.push(b"\n");
         let copied = decoder.finish()?;
@@ -100,8 +136,8 @@ impl LetterReader {
         }
         let position = Position { order: 0, ..letter.position };
         let stamp = Stamp { position, lsn: letter.lsn, xid: 0, committed_at: 0 };
-        let mut builder = TableBuilder::new(Arc::clone(&self.0.schema), position.epoch, &self.0.salt);
-        let nothing = vec![Datum::Null; self.0.schema.columns.len()];
+        let mut builder = TableBuilder::new(Arc::clone(&self.table.schema), position.epoch, &self.table.salt);
+        let nothing = vec![Datum::Null; self.table.schema.columns.len()];
         builder.push(Op::Read, stamp, nothing.into_iter(), None)?;
         let change = builder.finish()?;
         Ok(match copied {
@@ -111,6 +147,6 @@ impl LetterReader {
     }
 
     fn unreadable(&self, reason: String) -> CdcError {
-        CdcError::Unreadable { table: self.0.schema.id.clone(), reason }
+        CdcError::Unreadable { table: self.table.schema.id.clone(), reason }
     }
 }

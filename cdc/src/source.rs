@@ -442,7 +442,11 @@ impl PostgresSource {
     /// What reads the letters of a captured table again; `None` for another table.
     pub fn letter_reader(&self, table: &TableId) -> Option<LetterReader> {
         let definition = self.catalog.tables.iter().find(|definition| definition.schema.id == *table)?;
-        Some(LetterReader::new(definition.clone()))
+        #[cfg(feature = "kafka")]
+        let topic = self.topics.as_ref().map(|topics| topics.read_as(definition, 0, &BTreeSet::new()));
+        #[cfg(not(feature = "kafka"))]
+        let topic = None;
+        Some(LetterReader::new(definition.clone(), topic))
     }
 
     /// How far the source's log is on its disk.

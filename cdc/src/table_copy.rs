@@ -31,6 +31,13 @@ const PAGES: &str = "
     FROM pg_class c JOIN pg_am m ON m.oid = c.relam
     WHERE c.relkind = 'r' AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass)))";
 
+/// The table's storage now, and as the session's snapshot sees it.
+const STORAGES: &str =
+    "SELECT coalesce(pg_relation_filenode(oid), 0), relfilenode FROM pg_class WHERE oid = $1";
+const COLUMNS: &str = "
+    SELECT attname::text, atttypid, atttypmod FROM pg_attribute
+    WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
+
 /// Sessions that read the table's parts, until this value is dropped.
 struct TableCopy {
     readers: JoinSet<()>,
@@ -163,7 +170,7 @@ fn page_ranges(pages: i64) -> impl Iterator<Item = String> {
 }
 
 /// Keeps the table from being rewritten or emptied while it is read. A snapshot that is older than a rewrite sees an
-/// empty table: one that came since the catalog was read is an error. So is another partition, which it would see whole.
+/// empty table: that is an error. So is another partition since the catalog was read, which it would see whole.
 pub(crate) async fn hold_still(client: &Client, table: &Definition) -> Result<(), CdcError> {
     let id = &table.schema.id;
     let failed = || CdcError::query(format!("lock table {id} while it is read"));
@@ -175,14 +182,27 @@ pub(crate) async fn hold_still(client: &Client, table: &Definition) -> Result<()
             false => Err(CdcError::Rewritten { table: id.clone() }),
         };
     }
-    let row = client
-        .query_opt("SELECT coalesce(pg_relation_filenode($1::oid), 0)", &[&table.oid])
-        .await
-        .map_err(failed())?;
-    if row.map(|row| row.get::<_, u32>(0)) == Some(table.schema.origin.storage) {
+    let row = client.query_opt(STORAGES, &[&table.oid]).await.map_err(failed())?;
+    let (now, seen) = row.map_or((0, 0), |row| (row.get::<_, u32>(0), row.get::<_, u32>(1)));
+    if now == table.schema.origin.storage {
+        return Ok(());
+    }
+    // Since the catalog was read, but before the snapshot: that sees what is there, if it is still the same columns.
+    if now == seen && has_columns(client, table).await.map_err(failed())? {
         return Ok(());
     }
     Err(CdcError::Rewritten { table: id.clone() })
+}
+
+async fn has_columns(client: &Client, table: &Definition) -> Result<bool, tokio_postgres::Error> {
+    let found = client.query(COLUMNS, &[&table.oid]).await?;
+    let is_there = |(column, (of, modifier)): (usize, &(u32, i32))| {
+        let name = table.schema.source_name(column);
+        found.iter().any(|row| {
+            row.get::<_, &str>(0) == name && row.get::<_, u32>(1) == *of && row.get::<_, i32>(2) == *modifier
+        })
+    };
+    Ok(table.types.iter().enumerate().all(is_there))
 }
 
 #[cfg(test)]

@@ -8,11 +8,12 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, AsArray},
+    array::{Array, AsArray, RecordBatch},
     datatypes::{Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType},
 };
 use lakeward_cdc::{CdcError, PostgresOptions, PostgresSource, SlotState};
 use lakeward_change::Op;
+use tokio::sync::Semaphore;
 
 use crate::server::{Database, WAIT, changes, copied, followed, table};
 
@@ -222,4 +223,28 @@ async fn everything_is_taken_away_again() {
     source.create_slot(WAIT).await.expect("a slot");
     source.drop_all().await.expect("gone");
     assert_eq!(database.one::<i64>(left).await, 1);
+}
+
+#[tokio::test]
+async fn a_table_that_is_emptied_before_the_snapshot_is_copied_and_one_emptied_after_it_is_told() {
+    let database = Database::create(
+        "CREATE TABLE t(id int PRIMARY KEY); CREATE TABLE u(id int PRIMARY KEY, n int); INSERT INTO t VALUES (1)",
+    )
+    .await;
+    let source = database.source().await;
+    database.run("TRUNCATE t; INSERT INTO t VALUES (2), (3)").await;
+    // The snapshot would see rows of another definition than the one that was read.
+    database.run("ALTER TABLE u ALTER n TYPE text").await;
+    let snapshot = source.temporary_snapshot(WAIT).await.expect("a snapshot");
+    let rows: usize = copied(&snapshot, &table("t"), 10).await.iter().map(RecordBatch::num_rows).sum();
+    assert_eq!(rows, 2);
+    let sessions = Arc::new(Semaphore::new(1));
+    let refused = async |name: &str| match snapshot.copy(&table(name), 10, &sessions).await {
+        Err(error @ CdcError::Rewritten { .. }) => assert!(error.is_retryable(), "{error}"),
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("{name} is not what the snapshot sees"),
+    };
+    refused("u").await;
+    database.run("TRUNCATE t").await;
+    refused("t").await;
 }

@@ -19,8 +19,8 @@ pub struct DeadLetter {
     pub reason: String,
     /// The message as the source sent it; of a copied row the line of `COPY … TO STDOUT`.
     pub message: Vec<u8>,
-    /// The source's message that describes the relation of `message`; empty for a copied row, which has the table's
-    /// columns in their order.
+    /// The source's message that describes the relation of `message`; of a topic's message where it was and its key, as
+    /// JSON; empty for a copied row, which has the table's columns in their order.
     pub relation: Vec<u8>,
 }
 

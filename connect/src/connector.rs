@@ -43,7 +43,8 @@ impl Connectors {
             return Err(ConnectError::NoTables { connector: template.name.clone() });
         }
         let mut values = self.source.values()?;
-        values.insert("tables", source::include_list(&tables.names));
+        values.insert("tables", source::regex_list(&tables.names));
+        values.insert("unreadable", source::regex_list(&tables.unreadable));
         let config = template.fill(&values)?;
 
         let failed = self.api.status(&template.name).await?.is_some_and(|status| !status.runs());

@@ -25,11 +25,14 @@ pub(crate) struct Source {
 }
 
 /// Tables of the template's patterns.
+#[derive(Default)]
 pub(crate) struct Selection {
     /// Quoted, for SQL.
     quoted: Vec<String>,
     pub(crate) names: Vec<String>,
     pub(crate) left_out: Vec<Problem>,
+    /// All tables of the database with which Debezium would not start, whatever the patterns are.
+    pub(crate) unreadable: Vec<String>,
 }
 
 impl Source {
@@ -78,21 +81,30 @@ pub(crate) async fn select(client: &Client, template: &Template) -> Result<Selec
                 WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)
                 WHEN 'd' THEN EXISTS (SELECT FROM pg_index i
                     WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate)
-                ELSE false END
+                ELSE false END,
+                (SELECT count(*) > count(DISTINCT lower(a.attname::text)) FROM pg_attribute a
+                    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+                name LIKE ANY ($1) AND NOT name LIKE ANY ($2)
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
                 LATERAL (SELECT n.nspname || '.' || c.relname) t(name)
              WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
                 AND n.nspname <> 'information_schema' AND NOT starts_with(n.nspname, 'pg_')
-                AND name LIKE ANY ($1) AND NOT name LIKE ANY ($2)
              ORDER BY 1, 2",
             &[&like(&template.tables), &like(&template.exclude)],
         )
         .await
         .map_err(ConnectError::query("list its tables"))?;
-    let mut selection = Selection { quoted: Vec::new(), names: Vec::new(), left_out: Vec::new() };
+    let mut selection = Selection::default();
     for row in rows {
         let (schema, table): (&str, &str) = (row.get(0), row.get(1));
         let (partitioned, is_partition, keyed): (bool, bool, bool) = (row.get(2), row.get(3), row.get(4));
+        let (has_twins, is_wanted): (bool, bool) = (row.get(5), row.get(6));
+        if has_twins {
+            selection.unreadable.push(format!("{schema}.{table}"));
+        }
+        if !is_wanted {
+            continue;
+        }
         let reason = match (partitioned, is_partition, keyed) {
             // It goes with its table.
             (_, true, _) => continue,
@@ -102,6 +114,10 @@ pub(crate) async fn select(client: &Client, template: &Template) -> Result<Selec
             (.., false) => {
                 Some(("has no key", "give it a primary key or REPLICA IDENTITY FULL, then apply again"))
             }
+            _ if has_twins => Some((
+                "has columns whose names differ only by case, which Debezium does not read",
+                "rename one of them, then apply again; or capture it with `lakeward ingest` directly from Postgres",
+            )),
             _ => None,
         };
         let name = format!("{schema}.{table}");
@@ -129,7 +145,7 @@ fn like(patterns: &[String]) -> Vec<String> {
 }
 
 /// The tables as a list of Debezium's regular expressions.
-pub(crate) fn include_list(tables: &[String]) -> String {
+pub(crate) fn regex_list(tables: &[String]) -> String {
     let quoted = |name: &String| {
         let plain = |c: char| c.is_alphanumeric() || c == '_';
         // A comma would begin the next expression.
@@ -248,6 +264,6 @@ mod tests {
     fn names_are_patterns_of_themselves_alone() {
         assert_eq!(like(&["public.*_a%".to_owned()]), ["public.%\\_a\\%"]);
         let tables = ["public.orders".to_owned(), "My Shop.a,b".to_owned()];
-        assert_eq!(include_list(&tables), "public\\.orders,My\\ Shop\\.a\\x2cb");
+        assert_eq!(regex_list(&tables), "public\\.orders,My\\ Shop\\.a\\x2cb");
     }
 }

@@ -79,7 +79,8 @@ impl Template {
 mod tests {
     use super::*;
 
-    const PLACES: [&str; 7] = ["host", "port", "user", "password", "database", "sslmode", "tables"];
+    const PLACES: [&str; 8] =
+        ["host", "port", "user", "password", "database", "sslmode", "tables", "unreadable"];
 
     #[test]
     fn all_places_are_filled_and_nothing_else() {
@@ -88,7 +89,9 @@ mod tests {
             // What looks like a place, in a value, is none.
             let values = PLACES.map(|place| (place, format!("${{{place}}} of {place}"))).into();
             let config = template.fill(&values).expect("all places are known");
-            for (key, place) in [("database.password", "password"), ("table.include.list", "tables")] {
+            for (key, place) in
+                [("database.password", "password"), ("snapshot.include.collection.list", "tables")]
+            {
                 assert_eq!(config[key], format!("${{{place}}} of {place}"));
             }
             assert_eq!(config["slot.name"], config["publication.name"]);

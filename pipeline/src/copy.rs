@@ -129,11 +129,18 @@ impl Copying {
         let mut copies = stream::iter(tables)
             .map(|table| self.copy(snapshot, table, taken_at, &sessions))
             .buffer_unordered(self.options.copy_parallel);
-        while let Some(copied) = copies.try_next().await? {
+        let mut rewritten = None;
+        while let Some(copied) = copies.next().await {
             match copied {
-                Ok((id, rows)) => drop(total.rows.insert(id, rows)),
-                Err(unfit) => total.unfit.push(unfit),
+                Ok(Ok((id, rows))) => drop(total.rows.insert(id, rows)),
+                Ok(Err(unfit)) => total.unfit.push(unfit),
+                // A table that is emptied all the time shall not keep the others from being copied.
+                Err(error @ PipelineError::Source(CdcError::Rewritten { .. })) => rewritten = Some(error),
+                Err(error) => return Err(error),
             }
+        }
+        if let Some(error) = rewritten {
+            return Err(error);
         }
         if snapshot.nulled() > 0 {
             (self.observer)(Event::Nulled { values: snapshot.nulled() });

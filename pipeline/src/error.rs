@@ -61,7 +61,9 @@ impl PipelineError {
     /// Why changes are missing that nobody has any more.
     pub(crate) fn loss(&self) -> Option<String> {
         match self {
-            Self::Source(lost @ CdcError::SnapshotAgain { .. }) => Some(lost.to_string()),
+            Self::Source(lost @ (CdcError::SnapshotAgain { .. } | CdcError::NoTransaction { .. })) => {
+                Some(lost.to_string())
+            }
             _ => None,
         }
     }

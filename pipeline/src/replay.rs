@@ -90,8 +90,8 @@ impl Replay {
                         applied.extend((outcome == Replayed::Applied).then_some(change));
                         outcome
                     }
-                    Err(error @ LakeError::NoKey { .. }) => {
-                        outcomes.refused.insert(stored.id, error.to_string());
+                    Err(error @ (LakeError::NoKey { .. } | LakeError::Fold(_))) => {
+                        outcomes.refused.insert(stored.id, chain(&error));
                         continue;
                     }
                     Err(error) => return Err(error),

@@ -77,6 +77,12 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
             };
             let mut shown = described(stored, &newest);
             shown["bytes"] = json!(stored.letter.message.len());
+            // Of a letter that came by a topic it tells where it was.
+            if let Ok(whence) = serde_json::from_slice::<Value>(&stored.letter.relation) {
+                for field in ["topic", "partition", "offset"] {
+                    shown[field] = whence[field].clone();
+                }
+            }
             if show_values {
                 shown["message"] = json!(hex(&stored.letter.message));
                 shown["text"] = json!(stored.letter.message.escape_ascii().to_string());

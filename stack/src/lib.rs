@@ -18,7 +18,7 @@ use lakeward_postgres::{EmbeddedOptions, EmbeddedPostgres};
 use crate::software::Software;
 
 pub use address::{Address, Ports};
-pub use recipes::{ACCESS_KEY, RedisAccess, SECRET_KEY};
+pub use recipes::{ACCESS_KEY, KafkaAccess, RedisAccess, SECRET_KEY};
 pub use service::Service;
 
 /// The bucket that the lake is in.
@@ -46,6 +46,19 @@ impl Stack {
     /// # Errors
     /// Tools that the machine lacks; taken ports; a service that does not become ready, with the end of its log.
     pub async fn start(folder: &Path, ports: Ports, say: &(dyn Fn(&str) + Sync)) -> Result<Self> {
+        Self::start_with(folder, ports, None, say).await
+    }
+
+    /// The same, with one more listener of Kafka.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(
+        folder: &Path,
+        ports: Ports,
+        access: Option<&KafkaAccess>,
+        say: &(dyn Fn(&str) + Sync),
+    ) -> Result<Self> {
         let software = Software::provide(say)?;
         fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
         let folder = fs::canonicalize(folder)?;
@@ -58,7 +71,7 @@ impl Stack {
         fs::create_dir_all(folder.join("minio/data").join(BUCKET))?;
 
         let kafka = async {
-            let kafka = Service::start(recipes::kafka(&software, &ports, &folder)?).await?;
+            let kafka = Service::start(recipes::kafka(&software, &ports, &folder, access)?).await?;
             let connect = Service::start(recipes::connect(&software, &ports, &folder)?).await?;
             Ok((kafka, connect))
         };
@@ -115,7 +128,7 @@ pub async fn object_store(folder: &Path, say: &(dyn Fn(&str) + Sync)) -> Result<
 /// As [`Stack::start`].
 pub async fn kafka(folder: &Path, say: &(dyn Fn(&str) + Sync)) -> Result<(Service, String)> {
     let (software, ports) = (Software::provide(say)?, Ports::free()?);
-    let kafka = Service::start(recipes::kafka(&software, &ports, folder)?).await?;
+    let kafka = Service::start(recipes::kafka(&software, &ports, folder, None)?).await?;
     Ok((kafka, format!("127.0.0.1:{}", ports.kafka)))
 }
 

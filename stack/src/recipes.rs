@@ -19,12 +19,43 @@ use crate::{
 pub const ACCESS_KEY: &str = "lakeward";
 pub const SECRET_KEY: &str = "lakeward-secret";
 
-pub(crate) fn kafka(software: &Software, ports: &Ports, folder: &Path) -> Result<Recipe> {
+/// One more listener of Kafka: with TLS, for one user.
+#[derive(Debug, Clone)]
+pub struct KafkaAccess {
+    /// Of 127.0.0.1.
+    pub port: u16,
+    /// The broker's key and its certificate, PEM.
+    pub key_and_certificate: PathBuf,
+    /// By SCRAM-SHA-512.
+    pub user: String,
+    pub password: String,
+}
+
+pub(crate) fn kafka(
+    software: &Software,
+    ports: &Ports,
+    folder: &Path,
+    access: Option<&KafkaAccess>,
+) -> Result<Recipe> {
     let folder = folder.join("kafka");
     let (port, controller) = (ports.kafka, ports.controller);
+    let (mut listener, mut protection) = (String::new(), String::new());
+    if let Some(access) = access {
+        listener = format!(",OUTSIDE://127.0.0.1:{}", access.port);
+        protection = format!(
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,OUTSIDE:SASL_SSL\n\
+             listener.name.outside.ssl.keystore.type=PEM\n\
+             listener.name.outside.ssl.keystore.location={}\n\
+             listener.name.outside.sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+             listener.name.outside.scram-sha-512.sasl.jaas.config=\
+             org.apache.kafka.common.security.scram.ScramLoginModule required;\n",
+            access.key_and_certificate.display()
+        );
+    }
     let settings = format!(
-        "listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+        "listeners=PLAINTEXT://127.0.0.1:{port}{listener},CONTROLLER://127.0.0.1:{controller}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{port}{listener}\n\
+         {protection}\
          controller.quorum.voters=1@127.0.0.1:{controller}\n\
          log.dirs={}\n",
         folder.join("data").display()
@@ -34,7 +65,11 @@ pub(crate) fn kafka(software: &Software, ports: &Ports, folder: &Path) -> Result
         let cluster = uuid::Uuid::new_v4().simple().to_string();
         let mut format = Command::new(&software.java);
         format.args(["-Xmx128m", "-cp"]).arg(class_path(software)).arg("kafka.tools.StorageTool");
-        let output = format.args(["format", "-t", &cluster[..22], "-c"]).arg(&properties).output()?;
+        format.args(["format", "-t", &cluster[..22], "-c"]).arg(&properties);
+        if let Some(KafkaAccess { user, password, .. }) = access {
+            format.arg("--add-scram").arg(format!("SCRAM-SHA-512=[name={user},password={password}]"));
+        }
+        let output = format.output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "could not prepare Kafka's folder:\n{said}");
     }

@@ -358,7 +358,7 @@ fn without_a_key_the_whole_row_before_is_kept() {
 fn a_letter_of_a_table_with_hidden_columns_keeps_no_bytes() {
     let mut followed = followed(0, 0);
     followed.definition.left_out.insert("secret".to_owned());
-    let reader = LetterReader::new(followed.definition.clone());
+    let reader = LetterReader::new(followed.definition.clone(), None);
     let mut feed = Feed(Assembler::new(vec![followed], known()));
     feed.send(&wire::relation(&described(CAPTURED, "t"))).expect("valid");
     feed.send(&wire::begin(Lsn(9), 0, 5)).expect("valid");
@@ -421,7 +421,7 @@ fn what_cannot_be_taken_in_is_a_letter_and_the_next_change_comes() {
         assert_eq!((letter.op, &letter.message), (*op, message), "{why}");
         assert_eq!(letter.position, Position { epoch: 3, commit: 9, order }, "{why}");
         // Read again, it is still none; and a letter that can be read is the change that it would have been.
-        let reader = LetterReader::new(definition());
+        let reader = LetterReader::new(definition(), None);
         let again = reader.read(&letter).expect_err(why).to_string();
         assert!(again.contains(why), "{why}: {again}");
         let mended =

@@ -101,6 +101,13 @@ impl Rows {
         let refusal =
             |this: &Self, stamp, problem: &str| Refusal { op: Some(op), stamp, error: this.bad(problem) };
         let source = &envelope.source;
+        if self.topic.placed && envelope.place.is_none() && op != Op::Read {
+            return Err(refusal(
+                self,
+                None,
+                "tells of no transaction: it is not of the connector that is read",
+            ));
+        }
         let leaf = self.leaf(source).map_err(|problem| refusal(self, None, problem))?;
         let position = self.position(op, source).map_err(|problem| refusal(self, None, problem))?;
         let stamp = Stamp {

@@ -32,6 +32,7 @@ pub(super) fn topic(table: TableSchema, modes: Modes) -> Topic {
         came: BTreeSet::new(),
         salt: Salt::new("salt"),
         modes,
+        placed: false,
     }
 }
 

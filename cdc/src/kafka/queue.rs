@@ -58,7 +58,7 @@ pub(super) struct Selection {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) known: i64,
-    /// Of those that could not be read: they may be the transaction's.
+    /// Of those that could not be read: they may be the transaction's, a repeat, or a stranger's.
     pub(super) unknown: i64,
 }
 
@@ -71,6 +71,8 @@ pub(super) struct Queue {
     event: usize,
     row: usize,
     next_offset: i64,
+    /// Letters that nobody has asked for yet, by their offsets: they were in the way of what came after them.
+    strays: VecDeque<(i64, DeadLetter)>,
     pub(super) selected: Selection,
 }
 
@@ -83,6 +85,7 @@ impl Queue {
             event: 0,
             row: 0,
             next_offset,
+            strays: VecDeque::new(),
             selected: Selection::default(),
         }
     }
@@ -100,7 +103,10 @@ impl Queue {
 
     /// Where a reader has to begin that wants all that has not gone on.
     pub(super) fn resume_at(&self) -> i64 {
-        self.pieces.front().map_or(self.next_offset, |piece| piece.events[self.event].offset)
+        let stray = self.strays.front().map(|(offset, _)| *offset);
+        stray.unwrap_or_else(|| {
+            self.pieces.front().map_or(self.next_offset, |piece| piece.events[self.event].offset)
+        })
     }
 
     fn head(&self) -> impl Iterator<Item = &Event> {
@@ -109,50 +115,62 @@ impl Queue {
 
     /// Counts the events of a transaction that stand here.
     pub(super) fn standing(&self, of: &Wanted) -> Standing {
-        let (mut standing, mut last) = (Standing::default(), of.gone);
-        for event in self.head() {
-            match of.class(event, last) {
-                Class::Member(place) => {
-                    last = place.table_order;
-                    standing.known += 1;
-                }
-                Class::Unknown => standing.unknown += 1,
-                Class::Dropped => {}
-                Class::Later => break,
-            }
-        }
-        standing
+        let mut unknown = self.strays.len() as i64;
+        let known = self.members(of, |_| unknown += 1).count();
+        Standing { known: known as i64, unknown }
     }
 
     /// The numbers of the transaction's events that stand here among those of the table.
     pub(super) fn table_orders(&self, of: &Wanted) -> Vec<i64> {
-        let (mut orders, mut last) = (Vec::new(), of.gone);
-        for event in self.head() {
-            match of.class(event, last) {
-                Class::Member(Place { table_order, .. }) => last = table_order,
-                Class::Unknown => last += 1,
-                Class::Dropped => continue,
-                Class::Later => break,
-            }
-            orders.push(last);
-        }
-        orders
+        self.members(of, |_| ()).collect()
     }
 
-    /// Makes room: events that nobody wants any more go.
+    fn members(&self, of: &Wanted, mut unknown: impl FnMut(&Event)) -> impl Iterator<Item = i64> {
+        let mut last = of.gone;
+        let numbers = self.head().map_while(move |event| match of.class(event, last) {
+            Class::Member(place) => {
+                last = place.table_order;
+                Some(Some(last))
+            }
+            Class::Unknown => {
+                unknown(event);
+                Some(None)
+            }
+            Class::Dropped => Some(None),
+            Class::Later => None,
+        });
+        numbers.flatten()
+    }
+
+    /// Makes room: events that nobody wants any more go, and letters of which nothing is known stand aside.
     pub(super) fn clear(&mut self, of: &Wanted) {
         while let Some(event) = self.pieces.front().map(|piece| piece.events[self.event]) {
-            if !matches!(of.class(&event, of.gone), Class::Dropped) {
-                return;
+            match of.class(&event, of.gone) {
+                Class::Dropped => {}
+                Class::Unknown if self.is_full() && event.what == What::Letter => {
+                    let letter = self.pieces.front_mut().and_then(|piece| piece.letters.pop_front());
+                    self.strays.extend(letter.map(|letter| (event.offset, letter)));
+                    self.advance();
+                    continue;
+                }
+                _ => return,
             }
             self.pass(event.what, None);
         }
     }
 
-    /// Lets events of a transaction go on, up to a number among those of the table; so many as `unknown` says of those at
-    /// the end that could not be read. Without a `commit` they just go.
+    /// Lets events of a transaction go on, up to a number among those of the table; with them those before them that could
+    /// not be read, and so many of those behind them as `unknown` says. Without a `commit` they just go.
     pub(super) fn select(&mut self, of: &Wanted, until: i64, unknown: &mut i64, commit: Option<i64>) {
-        let (mut members, mut last) = (self.standing(of).known, of.gone);
+        let mut members = self.members(of, |_| ()).filter(|order| *order <= until).count();
+        let mut last = of.gone;
+        while (members > 0 || *unknown > 0)
+            && let Some((offset, letter)) = self.strays.pop_front()
+        {
+            *unknown -= i64::from(members == 0);
+            let order = self.stray_order(offset);
+            self.selected.letters.extend(commit.map(|commit| at(letter, commit, order)));
+        }
         while let Some(event) = self.pieces.front().map(|piece| piece.events[self.event]) {
             let order = match of.class(&event, last) {
                 Class::Member(place) if place.table_order <= until => {
@@ -160,11 +178,9 @@ impl Queue {
                     last = place.table_order;
                     Some(place.order)
                 }
-                Class::Unknown if last < until && (members > 0 || *unknown > 0) => {
-                    *unknown -= 1;
-                    last += 1;
-                    // A place that no other event has.
-                    Some(-event.offset - 1)
+                Class::Unknown if members > 0 || *unknown > 0 => {
+                    *unknown -= i64::from(members == 0);
+                    Some(self.stray_order(event.offset))
                 }
                 Class::Dropped => None,
                 _ => return,
@@ -199,20 +215,33 @@ impl Queue {
             // Rows both: those of a snapshot are among the piece's changes.
             What::Row | What::Copied => self.row += 1,
             What::Letter => {
-                if let (Some(mut letter), Some((commit, order))) = (piece.letters.pop_front(), position) {
-                    letter.position.commit = commit;
-                    letter.position.order = order;
-                    selected.letters.push(letter);
+                if let (Some(letter), Some((commit, order))) = (piece.letters.pop_front(), position) {
+                    selected.letters.push(at(letter, commit, order));
                 }
             }
             What::Changed => {}
         }
+        self.advance();
+    }
+
+    fn advance(&mut self) {
         self.event += 1;
-        if self.event == piece.events.len() {
+        if self.pieces.front().is_some_and(|piece| piece.events.len() == self.event) {
             self.pieces.pop_front();
             (self.event, self.row) = (0, 0);
         }
     }
+
+    /// A place in a transaction that no other event has.
+    fn stray_order(&self, offset: i64) -> i64 {
+        -(offset << 16 | i64::from(self.partition)) - 1
+    }
+}
+
+fn at(mut letter: DeadLetter, commit: i64, order: i64) -> DeadLetter {
+    letter.position.commit = commit;
+    letter.position.order = order;
+    letter
 }
 
 /// The transaction whose events are looked for at the heads of a table's queues.

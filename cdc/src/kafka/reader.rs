@@ -7,16 +7,16 @@ use std::{
 };
 
 use futures::FutureExt;
-use lakeward_change::Lsn;
+use lakeward_change::{Lsn, Op};
 use rdkafka::{
     Message as _,
-    consumer::{DefaultConsumerContext, StreamConsumer, stream_consumer::StreamPartitionQueue},
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
+    client::{Client, Partition},
     queue::{Event, Piece, ROOM, What},
     topics::{blocking, partitions},
 };
@@ -24,8 +24,6 @@ use crate::{
     CdcError,
     debezium::{self, Message, Snapshot, Taken, TopicDecoder},
 };
-
-pub(super) type Partition = StreamPartitionQueue<DefaultConsumerContext>;
 
 const OLD_KEY: &str = "__debezium.oldkey";
 /// So many bytes of messages are a piece, or so many messages.
@@ -105,8 +103,14 @@ impl Reader {
             }
         };
         let batch = self.decoder.take()?;
-        let letters: VecDeque<_> =
-            self.decoder.take_letters().into_iter().map(|letter| letter.letter).collect();
+        let (mut read, mut letters) = (self.decoder.take_letters().into_iter(), VecDeque::new());
+        // Rows of the connector's snapshot are no changes: the table's copy has them, or letters of its own.
+        events.retain(|event| {
+            let letter = if event.what == What::Letter { read.next() } else { return true };
+            let Some(letter) = letter.filter(|letter| letter.letter.op != Op::Read) else { return false };
+            letters.push_back(letter.from_topic(&self.topic));
+            true
+        });
         if let Some(batch) = &batch {
             let rows = events.iter_mut().filter(|event| event.what == What::Row);
             for (row, event) in rows.enumerate() {
@@ -168,10 +172,9 @@ async fn ends(partition: &Partition, topic: &str) -> Result<Vec<RawEnd>, CdcErro
     let mut message = received(partition, topic).await?;
     loop {
         let value = message.payload().unwrap_or_default();
-        let transaction = debezium::transaction(value).map_err(|source| CdcError::Topic {
-            topic: topic.to_owned(),
-            problem: format!("at offset {}: {source}", message.offset()),
-        })?;
+        let Ok(transaction) = debezium::transaction(value) else {
+            return Err(CdcError::NoTransaction { topic: topic.to_owned(), offset: message.offset() });
+        };
         if let Some(end) = transaction.end {
             let (xid, end_lsn, tables) = (transaction.xid, Lsn::from_i64(transaction.lsn), end.tables);
             ends.push(RawEnd { xid, end: end_lsn, tables, offset: message.offset() });
@@ -200,7 +203,7 @@ async fn received<'a>(partition: &'a Partition, topic: &str) -> Result<BorrowedM
 }
 
 /// Serves the client; what it is told belongs to no partition.
-pub(super) async fn serve(consumer: Arc<StreamConsumer>, outbox: Outbox) {
+pub(super) async fn serve(consumer: Arc<Client>, outbox: Outbox) {
     loop {
         match consumer.recv().await {
             // Partitions have readers of their own: what came here would be missing there.
@@ -221,7 +224,7 @@ pub(super) async fn serve(consumer: Arc<StreamConsumer>, outbox: Outbox) {
 
 /// Tells when a topic that is read, or would be, has come or has other partitions.
 pub(super) async fn watch(
-    consumer: Arc<StreamConsumer>,
+    consumer: Arc<Client>,
     prefix: String,
     read: BTreeMap<String, usize>,
     outbox: Outbox,

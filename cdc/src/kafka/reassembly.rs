@@ -89,6 +89,8 @@ pub(super) struct Lacking {
     end: Lsn,
     pub(super) table: TableId,
     pub(super) found: i64,
+    /// Events that could not be read, and may be those that are missing.
+    pub(super) unknown: i64,
     pub(super) expected: i64,
 }
 
@@ -109,12 +111,14 @@ pub(super) struct Reassembly {
     /// The last end that was passed, and its offset. Events that come after an earlier one are repeats.
     after: Lsn,
     end_offset: i64,
+    /// The end of the transaction whose missing events will not come: those that could not be read are taken for them.
+    without: Option<Lsn>,
 }
 
 impl Reassembly {
     /// Transactions that end up to `from` do not go on. `end_offset`: where the topic of transactions is read from.
     pub(super) fn new(tables: Vec<Table>, from: Lsn, end_offset: i64) -> Self {
-        Self { tables, ends: VecDeque::new(), last: from, after: Lsn(0), end_offset }
+        Self { tables, ends: VecDeque::new(), last: from, after: Lsn(0), end_offset, without: None }
     }
 
     pub(super) fn push(&mut self, table: usize, queue: usize, piece: Piece) {
@@ -131,9 +135,15 @@ impl Reassembly {
         end.counts.iter().find_map(|&(table, expected)| {
             let table = &self.tables[table];
             let Standing { known, unknown } = table.standing(&table.wanted(end, self.after));
-            let found = table.gone + known + unknown;
-            (found < expected).then(|| Lacking { end: end.end, table: table.id.clone(), found, expected })
+            let found = table.gone + known;
+            let missing = expected - found - if self.without == Some(end.end) { unknown } else { 0 };
+            (missing > 0).then(|| Lacking { end: end.end, table: table.id.clone(), found, unknown, expected })
         })
+    }
+
+    /// What the first transaction lacks will not come.
+    pub(super) fn do_without(&mut self, lacking: &Lacking) {
+        self.without = Some(lacking.end);
     }
 
     /// The changes of the transactions that are whole, up to about so many rows; of a large one those that can go on
@@ -196,6 +206,7 @@ impl Reassembly {
             self.tables[table].queues.iter_mut().for_each(|queue| queue.clear(&of));
         }
         let (commit, begun) = (commit(end), self.tables.iter().any(|table| table.gone > 0));
+        let without = self.without == Some(end.end);
         let (mut lacking, mut waiting) = (false, 0);
         let mut plans = Vec::with_capacity(end.counts.len());
         for &(table, count) in &end.counts {
@@ -206,9 +217,9 @@ impl Reassembly {
                 let told = "a transaction has more events than its end tells";
                 return Err(CdcError::Sequence(format!("{told}, in {}", self.tables[table].id)));
             }
-            lacking |= missing > unknown;
-            waiting += known + unknown;
-            plans.push((table, of, count, missing.min(unknown)));
+            lacking |= missing > if without { unknown } else { 0 };
+            waiting += known;
+            plans.push((table, of, count, missing));
         }
         if !lacking {
             if !begun && !admits(Lsn::from_i64(commit)) {
@@ -234,8 +245,8 @@ impl Reassembly {
         if !begun && !admits(Lsn::from_i64(commit)) {
             return Ok(Passed::None);
         }
-        for ((table, of, _, unknown), until) in plans.into_iter().zip(untils) {
-            self.tables[table].select(&of, until, unknown, commit);
+        for ((table, of, ..), until) in plans.into_iter().zip(untils) {
+            self.tables[table].select(&of, until, 0, commit);
         }
         Ok(Passed::Some)
     }

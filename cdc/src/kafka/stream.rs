@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use lakeward_change::Lsn;
 use rdkafka::{
     Offset, TopicPartitionList,
-    consumer::{CommitMode, Consumer, StreamConsumer},
+    consumer::{CommitMode, Consumer},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    client::Client,
     reader::{Incoming, RawEnd},
     reassembly::{End, Lacking, Reassembly, Stretch},
     topics::{blocking, partitions},
@@ -27,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Changes of one Postgres database, read from its connector's topics.
 pub(crate) struct TopicsStream {
-    pub(super) consumer: Arc<StreamConsumer>,
+    pub(super) consumer: Arc<Client>,
     pub(super) transactions: String,
     /// The tables' numbers, by the names that the connector counts their events under.
     pub(super) collections: BTreeMap<String, usize>,
@@ -123,8 +124,11 @@ impl TopicsStream {
             let topic = self.transactions.clone();
             let asked = blocking(&self.consumer, move |consumer| partitions(consumer, &topic));
             if asked.await.is_ok() {
-                let Lacking { table, found, expected, .. } = lacking;
-                return Err(CdcError::Incomplete { table, found, expected });
+                if lacking.found + lacking.unknown < lacking.expected {
+                    let Lacking { table, found, expected, .. } = lacking;
+                    return Err(CdcError::Incomplete { table, found, expected });
+                }
+                self.reassembly.do_without(&lacking);
             }
             self.lacking = None;
         } else if since.is_none() {

@@ -9,7 +9,7 @@ use std::{
 use lakeward_change::{Lsn, Position};
 use rdkafka::{
     Offset, TopicPartitionList,
-    consumer::{Consumer, StreamConsumer},
+    consumer::Consumer,
     error::KafkaError,
     metadata::{MetadataPartition, MetadataTopic},
 };
@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use super::{
+    client::{Client, Troubles, refused},
     options::KafkaOptions,
     queue::Queue,
     reader::{Reader, read_ends, serve, watch},
@@ -33,6 +34,8 @@ use crate::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const SETTINGS: &str =
+    "work with these settings; [source.kafka] certificates, if given, must be a readable PEM file";
 
 /// A table whose topics are read.
 pub(crate) struct Followed {
@@ -45,7 +48,7 @@ pub(crate) struct Followed {
 pub(crate) struct Topics {
     options: KafkaOptions,
     database: String,
-    consumer: Arc<StreamConsumer>,
+    consumer: Arc<Client>,
     cluster: String,
     /// Points of the log from which on the topics can be read, the oldest first.
     starts: Vec<(Lsn, Offsets)>,
@@ -54,13 +57,20 @@ pub(crate) struct Topics {
 
 impl Topics {
     pub(crate) async fn open(options: KafkaOptions, database: String) -> Result<Self, CdcError> {
-        let consumer: StreamConsumer =
-            options.client().create().map_err(CdcError::kafka("take these settings"))?;
-        let consumer = Arc::new(consumer);
-        let cluster =
-            blocking(&consumer, |consumer| Ok(consumer.client().fetch_cluster_id(PATIENCE))).await?;
-        let unreachable = || CdcError::Brokers { brokers: options.brokers.clone(), waited: PATIENCE };
-        let cluster = cluster.ok_or_else(unreachable)?;
+        let client = options.client().create_with_context(Troubles::default());
+        let consumer: Arc<Client> = Arc::new(client.map_err(CdcError::kafka(SETTINGS))?);
+        let asked = blocking(&consumer, |consumer| Ok(consumer.client().fetch_cluster_id(PATIENCE)));
+        let brokers = || options.brokers.clone();
+        let cluster = tokio::select! {
+            cluster = asked => cluster?.ok_or_else(|| {
+                let last = consumer.client().context().last();
+                let reason = last.map_or_else(String::new, |(_, reason)| format!(" ({reason})"));
+                CdcError::Brokers { brokers: brokers(), waited: PATIENCE, reason }
+            })?,
+            (reason, fix) = refused(&consumer) => {
+                return Err(CdcError::Refused { brokers: brokers(), reason, fix });
+            }
+        };
         Ok(Self { options, database, consumer, cluster, starts: Vec::new(), is_lost: false })
     }
 
@@ -113,7 +123,7 @@ impl Topics {
     /// that no transaction has ended before its end that has events beyond the others'.
     async fn ranges(&self) -> Result<BTreeMap<String, BTreeMap<i32, (i64, i64)>>, CdcError> {
         let (transactions, prefix) = (self.options.transactions(), format!("{}.", self.options.prefix));
-        let list = move |consumer: &StreamConsumer| {
+        let list = move |consumer: &Client| {
             let mut topics: Vec<_> = partitions(consumer, &prefix)?.into_iter().collect();
             topics.sort_by_key(|(name, _)| *name != transactions);
             let ranges = topics.into_iter().map(|(topic, partitions)| {
@@ -170,7 +180,7 @@ impl Topics {
                     decoders.push((
                         index,
                         table.queues.len(),
-                        TopicDecoder::new(self.topic(&definition, durable, &came)),
+                        TopicDecoder::new(self.read_as(&definition, durable.epoch, &came)),
                     ));
                     table.queues.push(Queue::new(topic.clone(), partition, at));
                 }
@@ -221,25 +231,24 @@ impl Topics {
         })
     }
 
-    fn topic(&self, definition: &Definition, durable: Position, came: &BTreeSet<String>) -> Topic {
+    /// What a table's events are held against.
+    pub(crate) fn read_as(&self, definition: &Definition, epoch: i64, came: &BTreeSet<String>) -> Topic {
         Topic {
             table: Arc::clone(&definition.schema),
-            epoch: durable.epoch,
+            epoch,
             database: self.database.clone(),
             left_out: definition.left_out.clone(),
             ignores_new: definition.ignores_new,
             came: came.clone(),
             salt: definition.salt.clone(),
             modes: self.options.modes.clone(),
+            placed: true,
         }
     }
 }
 
 /// The partitions of the topics whose names begin so.
-pub(super) fn partitions(
-    consumer: &StreamConsumer,
-    prefix: &str,
-) -> Result<BTreeMap<String, Vec<i32>>, KafkaError> {
+pub(super) fn partitions(consumer: &Client, prefix: &str) -> Result<BTreeMap<String, Vec<i32>>, KafkaError> {
     let metadata = consumer.fetch_metadata(None, PATIENCE)?;
     let topics = metadata.topics().iter().filter(|topic| topic.name().starts_with(prefix));
     let numbers = |topic: &MetadataTopic| topic.partitions().iter().map(MetadataPartition::id).collect();
@@ -248,8 +257,8 @@ pub(super) fn partitions(
 
 /// Calls of the client that wait.
 pub(super) async fn blocking<T: Send + 'static>(
-    consumer: &Arc<StreamConsumer>,
-    call: impl FnOnce(&StreamConsumer) -> Result<T, KafkaError> + Send + 'static,
+    consumer: &Arc<Client>,
+    call: impl FnOnce(&Client) -> Result<T, KafkaError> + Send + 'static,
 ) -> Result<T, CdcError> {
     let consumer = Arc::clone(consumer);
     let called = spawn_blocking(move || call(&consumer)).await.map_err(|_| CdcError::Ended)?;

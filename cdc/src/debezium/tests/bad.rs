@@ -63,11 +63,21 @@ fn a_bad_message_is_set_aside_and_the_rest_goes_on() {
         assert_eq!(decoder.read(&message("{\"id\":1}", &good)).expect("settings that fit"), Taken::Change);
     }
     let batch = decoder.take().expect("a batch").expect("changes");
-    assert_eq!(lines(&batch), vec!["c 40.50 1|7|1.00|n|2026-01-02T03:04:05Z"; cases.len()]);
+    let good_line = "c 40.50 1|7|1.00|n|2026-01-02T03:04:05Z";
+    assert_eq!(lines(&batch), vec![good_line; cases.len()]);
 
     let without_key = Message { key: None, ..message("", &good) };
     let reason = read_one(topic(orders(false), strings()), &without_key).expect_err("a letter");
     assert!(reason.contains("has no key"), "{reason}");
+    let placed = Topic { placed: true, ..topic(orders(false), strings()) };
+    let reason = read_one(placed, &message("{}", &good)).expect_err("a letter");
+    assert!(reason.contains("tells of no transaction"), "{reason}");
+    let long = "x".repeat(50 << 20);
+    let line = read_one(
+        topic(orders(false), strings()),
+        &message("{}", &created(&with("note", &format!("{long:?}")))),
+    );
+    assert_eq!(line.expect("a change").len(), good_line.len() - 1 + long.len());
     // Beyond the type, but not beyond Postgres: beside the row, as over replication.
     let far = created(&with("created_at", r#""+294276-12-31T23:59:59.999999Z""#));
     let line = read_one(topic(orders(false), strings()), &message("{}", &far)).expect("a change");

@@ -25,12 +25,24 @@ fn schema(table: usize) -> Arc<TableSchema> {
 /// What a connector writes, in order.
 #[derive(Debug, Clone)]
 enum Record {
-    Event { table: usize, partition: usize, id: i64, place: Place, what: What },
+    Event { table: usize, partition: usize, id: i64, place: Option<Place>, what: What },
     End { xid: i64, end: i64, counts: Vec<(usize, i64)> },
 }
 
-/// A transaction's events: table, partition, whether it can be read.
-type Events = Vec<(usize, usize, bool)>;
+/// What became of an event when it was read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Row,
+    Letter,
+    /// A row, before it a message that is not the connector's.
+    AfterStray,
+}
+
+/// Of messages that are not the connector's.
+const STRAY: i64 = -2;
+
+/// A transaction's events: table, partition, and what they are.
+type Events = Vec<(usize, usize, Kind)>;
 
 fn log(transactions: &[Events]) -> Vec<Record> {
     let mut records = Vec::new();
@@ -38,10 +50,14 @@ fn log(transactions: &[Events]) -> Vec<Record> {
     for (index, events) in transactions.iter().enumerate() {
         // Numbers of transactions are in no order.
         let (xid, mut counts) = (1000 + (index as i64 * 7919) % 1009, vec![0; TABLES]);
-        for (number, &(table, partition, readable)) in events.iter().enumerate() {
+        for (number, &(table, partition, kind)) in events.iter().enumerate() {
             counts[table] += 1;
             let place = Place { xid, after, order: number as i64 + 1, table_order: counts[table] };
-            let what = if readable { What::Row } else { What::Letter };
+            let place = Some(place);
+            let what = if kind == Kind::Letter { What::Letter } else { What::Row };
+            if kind == Kind::AfterStray {
+                records.push(Record::Event { table, partition, id: STRAY, place: None, what: What::Letter });
+            }
             if id % 3 == 0 {
                 // A snapshot's row.
                 records.push(Record::Event { table, partition, id: -1, place, what: What::Copied });
@@ -76,7 +92,7 @@ fn piece(table: usize, records: &[(i64, Record)]) -> Piece {
     let (mut ids, mut letters) = (Vec::new(), VecDeque::new());
     for (offset, record) in records {
         let Record::Event { id, place, what, .. } = record else { panic!("no end") };
-        events.push(Event { offset: *offset, what: *what, place: Some(*place) });
+        events.push(Event { offset: *offset, what: *what, place: *place });
         match what {
             What::Letter => letters.push_back(DeadLetter {
                 table: schema(table).id.clone(),
@@ -166,7 +182,9 @@ fn note(gone: &mut [Gone], stretch: &Stretch) {
     }
     for letter in &stretch.letters {
         let table = usize::from(letter.table.name == "t1");
-        gone[table].push((letter.position.commit, letter.position.order, letter.lsn));
+        if letter.lsn != STRAY {
+            gone[table].push((letter.position.commit, letter.position.order, letter.lsn));
+        }
     }
 }
 
@@ -175,8 +193,8 @@ fn expected(records: &[Record], from: i64, durable: &[i64]) -> Vec<Gone> {
     let mut open = Vec::new();
     for record in records {
         match record {
-            Record::Event { what: What::Copied, .. } => {}
-            Record::Event { table, id, place, .. } => open.push((*table, place.order, *id)),
+            Record::Event { what: What::Copied, .. } | Record::Event { place: None, .. } => {}
+            Record::Event { table, id, place: Some(place), .. } => open.push((*table, place.order, *id)),
             Record::End { end, .. } => {
                 for (table, order, id) in open.drain(..) {
                     if *end > from && *end > durable[table] {
@@ -190,7 +208,8 @@ fn expected(records: &[Record], from: i64, durable: &[i64]) -> Vec<Gone> {
 }
 
 fn transactions() -> impl Strategy<Value = Vec<Events>> {
-    let event = (0..TABLES, 0usize..3, prop::bool::weighted(0.9));
+    let kind = prop_oneof![8 => Just(Kind::Row), 1 => Just(Kind::Letter), 1 => Just(Kind::AfterStray)];
+    let event = (0..TABLES, 0usize..3, kind);
     prop::collection::vec(prop::collection::vec(event, 0..12), 1..25)
 }
 
@@ -268,4 +287,47 @@ proptest! {
         }
         prop_assert!(reader.lacks().is_none());
     }
+}
+
+/// Events of one table in one partition: whether each tells its place.
+fn reader_of(places: &[bool], count: i64) -> Reassembly {
+    let (mut number, mut records) = (0, Vec::new());
+    for (offset, known) in (0..).zip(places) {
+        number += i64::from(*known);
+        let place = known.then_some(Place { xid: 7, after: 0, order: number, table_order: number });
+        let what = if *known { What::Row } else { What::Letter };
+        let id = if *known { number } else { STRAY };
+        records.push((offset, Record::Event { table: 0, partition: 0, id, place, what }));
+    }
+    let durable = Position { epoch: 1, commit: 0, order: 0 };
+    let mut table = Table::new(schema(0).id.clone(), durable);
+    table.queues.push(Queue::new("t0".to_owned(), 0, 0));
+    let mut reader = Reassembly::new(vec![table], Lsn(0), 0);
+    reader.push(0, 0, piece(0, &records));
+    reader.push_end(End { xid: 7, end: Lsn(100), counts: vec![(0, count)], offset: 0, _room: None });
+    reader
+}
+
+#[test]
+fn a_message_of_nobody_takes_no_change_s_place() {
+    let mut reader = reader_of(&[false, false, true, true, false], 2);
+    let stretch = reader.take(100, |_| true).expect("no error").expect("a transaction");
+    assert_eq!(stretch.batches[0].num_rows(), 2);
+    let mut orders: Vec<_> = stretch.letters.iter().map(|letter| letter.position.order).collect();
+    orders.dedup();
+    assert_eq!(orders, [-1, -65_537], "each has a place of its own");
+    // The last one waits for the table's next change.
+    assert_eq!(reader.resume_at(TRANSACTIONS)["t0"][&0], 4);
+}
+
+#[test]
+fn what_cannot_be_read_stands_for_what_does_not_come() {
+    let mut reader = reader_of(&[true, false], 2);
+    assert!(reader.take(100, |_| true).expect("no error").is_none(), "the other one may come yet");
+    let lacking = reader.lacks().expect("one is missing");
+    assert_eq!((lacking.found, lacking.unknown, lacking.expected), (1, 1, 2));
+    reader.do_without(&lacking);
+    assert!(reader.lacks().is_none());
+    let stretch = reader.take(100, |_| true).expect("no error").expect("a transaction");
+    assert_eq!((stretch.batches[0].num_rows(), stretch.letters.len()), (1, 1));
 }

@@ -22,6 +22,7 @@ mod serving;
 mod slots;
 mod stand;
 mod status;
+mod streams;
 mod surroundings;
 mod topics;
 mod transactions;

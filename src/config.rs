@@ -42,6 +42,7 @@ pub struct Config {
     pub churn: ChurnConfig,
     pub serve: ServeConfig,
     pub online: OnlineConfig,
+    pub streams: StreamsConfig,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -192,6 +193,20 @@ pub struct OnlineConfig {
     pub url: Option<SecretUrl>,
     pub certificates: Option<PathBuf>,
     pub ttl_days: TtlConfig,
+}
+
+/// What an ingester computes beside capturing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StreamsConfig {
+    pub revenue: bool,
+    pub revenue_topic: String,
+}
+
+impl Default for StreamsConfig {
+    fn default() -> Self {
+        Self { revenue: true, revenue_topic: "realtime_revenue".to_owned() }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

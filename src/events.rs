@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 #[cfg(feature = "kafka")]
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 #[cfg(feature = "kafka")]
@@ -41,19 +41,24 @@ impl EventLog for Door {
     }
 }
 
+/// Kafka's brokers and the clients' settings, by the configuration.
+#[cfg(feature = "kafka")]
+pub fn kafka(config: &Config) -> (String, BTreeMap<String, String>) {
+    let (events, source) = (&config.events, &config.source.kafka);
+    let own = || client_settings(&events.settings);
+    let settings = if events.settings.is_empty() { source.client_settings() } else { own() };
+    let brokers = events.brokers.clone().filter(|brokers| !brokers.is_empty());
+    (brokers.unwrap_or_else(|| source.brokers.clone()), settings)
+}
+
 /// Where the topics are, by the configuration.
 #[cfg(feature = "kafka")]
 pub fn topics(config: &Config) -> Topics {
-    let (events, source) = (&config.events, &config.source.kafka);
-    let of_source = || source.client_settings();
-    let own = || client_settings(&events.settings);
+    let events = &config.events;
+    let (brokers, settings) = kafka(config);
     Topics {
-        brokers: events
-            .brokers
-            .clone()
-            .filter(|brokers| !brokers.is_empty())
-            .unwrap_or_else(|| source.brokers.clone()),
-        settings: if events.settings.is_empty() { of_source() } else { own() },
+        brokers,
+        settings,
         raw: events.raw_topic.clone(),
         validated: events.validated_topic.clone(),
         invalid: events.invalid_topic.clone(),

@@ -11,6 +11,7 @@ mod live;
 mod models;
 mod output;
 mod session;
+mod streams;
 mod time;
 
 use std::process::ExitCode;

@@ -11,7 +11,10 @@ use lakeward_change::{Lsn, TableId};
 use lakeward_faults::SITES;
 use tokio::task::JoinHandle;
 
-use crate::stand::{Background, Stand, fail, json, succeed, until};
+use crate::{
+    stand::{Background, Stand, fail, json, succeed, until},
+    streams,
+};
 
 /// One after the other at the same site: the process goes on after the first two.
 const ACTIONS: [&str; 3] = ["pause 400", "error", "kill"];
@@ -23,6 +26,8 @@ const TABLES: &str = "
     create table pulses(id bigserial primary key, lsn pg_lsn default pg_current_wal_insert_lsn());
     create table visits(page text, n int); alter table visits replica identity full;
     create table logged(n int);
+    create table orders(order_id bigserial primary key, user_id bigint default 1, total_amount numeric(12,2),
+        status text default 'placed', created_at timestamptz);
     insert into goods select i, i / 7.0 from generate_series(1, 500) i;
     insert into visits select nullif(i % 20, 0), 0 from generate_series(1, 500) i;
     insert into lines select i, 'b' || i % 7, i from generate_series(1, 500) i;
@@ -47,6 +52,7 @@ async fn every_failpoint_is_hit_and_survived() {
         let newer = (watermark.epoch, watermark.lsn);
         assert!(newer > durable, "{site}: the watermark stands still at {newer:?}");
         durable = newer;
+        streams::revenue_is_that_of_silver(&stand).await;
         for (id, table) in watermark.tables {
             assert_eq!(
                 stand.doubled_in_bronze(&table.bronze_path).await,
@@ -126,6 +132,8 @@ async fn load(url: &str) -> JoinHandle<()> {
                 "begin; insert into pulses default values; update goods set price = price + 1 where id = {id};
                  insert into logged values ({id}); insert into visits values (null, 0), ({id} % 20, 0);
                  update visits set n = n + 1 where page = '{id}'; delete from visits where n = 2;
+                 insert into orders (total_amount, created_at) values ({id}, '2026-06-01Z'::timestamptz + interval '1 s' * {step});
+                 update orders set status = 'cancelled' where order_id = {step} / 2;
                  {odd} commit"
             );
             client.batch_execute(&statements).await.expect("the load runs");

@@ -25,6 +25,7 @@ mod serving;
 mod slots;
 mod stand;
 mod status;
+mod streams;
 mod surroundings;
 mod topics;
 mod transactions;

@@ -1,5 +1,6 @@
-//! The topics of behaviour events, and who writes them.
+//! The topics of behaviour events and of what is computed, and who writes them.
 
+mod latest;
 mod log;
 pub mod names;
 mod options;
@@ -7,6 +8,7 @@ mod output;
 mod session;
 mod validator;
 
+pub use latest::{LatestOptions, LatestTopic};
 pub use log::RawLog;
 pub use options::Topics;
 pub use validator::{Tally, Validator};

@@ -2,7 +2,7 @@
 //!
 //! A [`Contract`] is compiled once from a file in the Open Data Contract Standard and then decides about messages, purely.
 //! With the feature `kafka`, [`Validator`] moves messages from one topic into two others by that decision, exactly once,
-//! and [`RawLog`] takes events into the first. [`Rees46`] reads events of files under the same contract.
+//! and [`RawLog`] takes events into the first; [`LatestTopic`] is a compacted topic of whole values. [`Rees46`] reads events of files under the same contract.
 
 mod contract;
 mod error;
@@ -16,6 +16,6 @@ pub use contract::{Contract, Reason};
 pub use error::{ContractError, EventsError};
 pub use file::{Change, ContractFile};
 #[cfg(feature = "kafka")]
-pub use kafka::{RawLog, Tally, Topics, Validator, names};
+pub use kafka::{LatestOptions, LatestTopic, RawLog, Tally, Topics, Validator, names};
 pub use rees46::{Chunk, FIELDS, Rees46, Rees46Error, Rejected, schema};
 pub use split::{NoEvents, events_of, key_of};

@@ -18,7 +18,7 @@ pub use plan::SpecError;
 use plan::{Action, Plan};
 
 /// Every site; the tests visit all of them. A new one is a line here, and the call where it lies.
-pub const SITES: [&str; 11] = [
+pub const SITES: [&str; 12] = [
     // A batch of a copy is written.
     "chunk_copied",
     // Files are written, and no commit names them yet.
@@ -29,6 +29,8 @@ pub const SITES: [&str; 11] = [
     "commit_answered",
     // Dead letters are committed, their table is not.
     "letters_committed",
+    // A table of the layer gold is written, and nobody has been told of it.
+    "gold_committed",
     // A commit reported an error, and the table is read anew to decide.
     "txn_read",
     // Before a watermark is written, and after it.

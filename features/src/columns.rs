@@ -102,13 +102,17 @@ const ORDER_ITEMS: [Column; 5] = [
     required("quantity", Kind::Integer),
     required("price_per_unit", Kind::Money),
 ];
-const EVENTS: [Column; 5] = [
+const EVENTS: [Column; 9] = [
     required("event_time", Kind::Time),
     required("event_type", Kind::Text),
     required("user_id", Kind::Integer),
     required("product_id", Kind::Integer),
     // By it the online store knows which event was deleted or changed.
     optional("event_id", Kind::Text),
+    optional("category_code", Kind::Text),
+    optional("brand", Kind::Text),
+    optional("price", Kind::Money),
+    optional("user_session", Kind::Text),
 ];
 
 impl ShopTable {

@@ -15,6 +15,7 @@ mod error;
 mod interaction;
 mod money;
 mod orders_file;
+mod revenue;
 mod rfm;
 mod shop;
 mod store;
@@ -27,11 +28,12 @@ pub use error::{FeatureError, Result};
 pub use interaction::Interaction;
 pub use money::Money;
 pub use orders_file::orders_only;
+pub use revenue::RevenueTable;
 pub use rfm::{Rfm, Segment};
 pub use shop::{ShopBatches, ShopNames, ShopTable, ShopTables};
 pub use store::{
-    Applied, Customer, ItemHistory, MemoryStore, OnlineStore, OrderItem, OrderSummary, Product,
-    RevenueMinute, StoreEvent, StoreStatus,
+    Applied, CartEvent, Customer, ItemHistory, MemoryStore, OnlineStore, OrderItem, OrderSummary, Product,
+    RevenueMinute, SESSION_GAP, Session, StoreEvent, StoreStatus,
 };
 pub use views::View;
 

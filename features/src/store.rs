@@ -5,7 +5,8 @@ mod load;
 mod memory;
 mod mirror;
 mod read;
-mod rows;
+pub(crate) mod rows;
+mod session;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use tokio::sync::broadcast;
 use crate::{Activity, Interaction, Money, Rfm, ShopTable};
 
 pub use memory::{Applied, MemoryStore};
+pub use session::{CartEvent, SESSION_GAP, Session};
 
 /// Reads of the newest state of the shop. All times are microseconds UTC.
 ///
@@ -37,6 +39,9 @@ pub trait OnlineStore: Send + Sync {
 
     /// `None` if the customer has no kept order.
     fn activity(&self, user_id: i64, as_of: i64) -> Option<Activity>;
+
+    /// What a customer is doing now: at a moment, or when the newest event happened if that is later. `None` if nothing.
+    fn session(&self, user_id: i64, as_of: i64) -> Option<Session>;
 
     fn product(&self, product_id: i64) -> Option<Product>;
 

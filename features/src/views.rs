@@ -14,10 +14,13 @@ pub enum View {
     UserItemInteractions,
     ProductPopularity,
     UserActivity,
+    /// Live alone: there is no table of it.
+    Session,
     ChurnTraining,
 }
 
 impl View {
+    /// Those that have tables.
     pub const ALL: [Self; 5] = [
         Self::UserRfm,
         Self::UserItemInteractions,
@@ -32,6 +35,7 @@ impl View {
             Self::UserItemInteractions => "user_item_interactions",
             Self::ProductPopularity => "product_popularity",
             Self::UserActivity => "user_activity",
+            Self::Session => "session",
             Self::ChurnTraining => "churn_training",
         }
     }
@@ -39,7 +43,7 @@ impl View {
     /// The columns that name a row.
     pub fn entity(self) -> &'static [&'static str] {
         match self {
-            Self::UserRfm | Self::UserActivity => &["user_id"],
+            Self::UserRfm | Self::UserActivity | Self::Session => &["user_id"],
             Self::UserItemInteractions => &["user_id", "product_id"],
             Self::ProductPopularity => &["product_id"],
             Self::ChurnTraining => &["event_time", "user_id"],

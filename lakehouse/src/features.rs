@@ -198,7 +198,7 @@ fn stored(
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
 }
 
-fn same_columns(table: &Table, schema: &Schema) -> Result<(), LakeError> {
+pub(crate) fn same_columns(table: &Table, schema: &Schema) -> Result<(), LakeError> {
     let stored: Schema =
         table.loaded()?.schema().as_ref().try_into_arrow().map_err(LakeError::arrow(&table.path))?;
     let names = |schema: &Schema| {
@@ -213,8 +213,7 @@ fn same_columns(table: &Table, schema: &Schema) -> Result<(), LakeError> {
     }
     Err(LakeError::Features {
         table: table.path.clone(),
-        reason:
-            "has other columns than this version of its view gives: move its folder away, it is built anew"
-                .to_owned(),
+        reason: "has other columns than this version gives: move its folder away, it is built anew"
+            .to_owned(),
     })
 }

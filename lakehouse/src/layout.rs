@@ -14,6 +14,8 @@ pub enum Layer {
     Bronze,
     /// Current rows.
     Silver,
+    /// What is computed from them for people to ask.
+    Gold,
     Features,
     /// The system about itself.
     Ops,
@@ -24,6 +26,7 @@ impl fmt::Display for Layer {
         f.write_str(match self {
             Self::Bronze => "bronze",
             Self::Silver => "silver",
+            Self::Gold => "gold",
             Self::Features => "features",
             Self::Ops => "ops",
         })

@@ -150,7 +150,7 @@ fn note(column: &ArrayRef, files: &mut BTreeSet<String>) -> Result<(), ArrowErro
 fn range(upsert: &Upsert) -> Result<Expr, DataFusionError> {
     let mut bounds = Vec::new();
     for (name, values) in upsert.key_names().zip(upsert.keys()?) {
-        if upsert.only_inserts()
+        if upsert.is_found_by_time()
             && matches!(values.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _))
         {
             bounds.push(around(name, &values));

@@ -38,6 +38,8 @@ enum How {
     Count,
     /// Stored rows stay as they are.
     Insert,
+    /// Each takes the stored row's place; they have no positions.
+    Set,
 }
 
 impl Upsert {
@@ -81,6 +83,20 @@ impl Upsert {
         upsert.by_key.values().for_each(|row| repeated[*row] = false);
         upsert.deleted = repeated.into();
         Ok(upsert)
+    }
+
+    /// Puts rows in the places of those with their keys, and takes out those that `deleted` says. Keys come once.
+    pub(crate) fn setting(
+        rows: RecordBatch,
+        deleted: BooleanArray,
+        key: Vec<usize>,
+    ) -> Result<Self, ArrowError> {
+        Self::by_key(rows, deleted, key, How::Set)
+    }
+
+    /// Whether stored rows may be looked for by the times in their keys.
+    pub(crate) fn is_found_by_time(&self) -> bool {
+        matches!(self.how, How::Insert | How::Set)
     }
 
     /// Whether no stored row is altered.
@@ -157,10 +173,15 @@ impl Upsert {
         if concerning.iter().all(Option::is_none) {
             return Ok(stored.clone());
         }
-        let (before, after) = (Positions::of(stored)?, Positions::of(&self.rows)?);
+        let positions = match self.how {
+            How::Set => None,
+            _ => Some((Positions::of(stored)?, Positions::of(&self.rows)?)),
+        };
+        let later =
+            |change, row| positions.as_ref().is_none_or(|(before, after)| after.at(change) > before.at(row));
         let counts = match self.how {
             How::Count => Some([numbers(stored, COUNT)?, numbers(&self.rows, COUNT)?]),
-            How::Replace | How::Repair | How::Insert => None,
+            How::Replace | How::Repair | How::Insert | How::Set => None,
         };
         let mut left = Vec::with_capacity(concerning.len());
         let mut totals = Vec::new();
@@ -173,7 +194,7 @@ impl Upsert {
                         left.push((CHANGED, change));
                     }
                 }
-                (Some(change), None) if after.at(change) > before.at(row) => {
+                (Some(change), None) if later(change, row) => {
                     if !self.deleted.value(change) {
                         left.push((CHANGED, change));
                     }

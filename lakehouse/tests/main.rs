@@ -6,6 +6,7 @@ mod commits;
 mod faults;
 mod features;
 mod fingerprints;
+mod gold;
 mod histories;
 mod letters;
 mod loads;

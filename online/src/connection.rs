@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lakeward_features::View;
+use lakeward_features::{SESSION_GAP, View};
 use redis::{
     Client, IntoConnectionInfo, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
@@ -65,6 +65,7 @@ impl TimesToLive {
             View::UserActivity => self.user_activity,
             View::UserItemInteractions => self.user_item_interactions,
             View::ProductPopularity => self.product_popularity,
+            View::Session => Duration::from_micros(SESSION_GAP.unsigned_abs()),
             View::ChurnTraining => Duration::ZERO,
         }
     }

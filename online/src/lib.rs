@@ -25,9 +25,10 @@ pub use write::{Row, Stamp};
 
 use lakeward_features::View;
 
-/// The views that the online store holds. (Training sets are for training.)
+/// The views that come from tables. (Training sets are for training.)
 pub const VIEWS: [View; 4] =
     [View::UserRfm, View::UserActivity, View::UserItemInteractions, View::ProductPopularity];
 
 /// The views of a customer.
-pub const CUSTOMER_VIEWS: [View; 3] = [View::UserRfm, View::UserActivity, View::UserItemInteractions];
+pub const CUSTOMER_VIEWS: [View; 4] =
+    [View::UserRfm, View::UserActivity, View::Session, View::UserItemInteractions];

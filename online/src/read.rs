@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use lakeward_change::Position;
 use lakeward_features::View;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
@@ -53,6 +54,12 @@ pub struct History {
     pub items: Vec<Bought>,
 }
 
+/// What of a session's value tells its age.
+#[derive(Deserialize)]
+struct LastEvent {
+    last_event_at: DateTime<Utc>,
+}
+
 /// A value, its event time and its position, as the entity's hash has them.
 type Fields = (Option<String>, Option<String>, Option<String>);
 
@@ -69,7 +76,7 @@ impl Online {
             }
             commands.cmd("HGETALL").arg(keys::interactions(*user_id));
         }
-        type Customer = (Fields, Fields, Fields, BTreeMap<String, String>);
+        type Customer = (Fields, Fields, Fields, Fields, BTreeMap<String, String>);
         let mut answers = Vec::with_capacity(user_ids.len());
         if !user_ids.is_empty() {
             let flat: Vec<redis::Value> = self.ask(&commands).await?;
@@ -79,13 +86,14 @@ impl Online {
                 answers.push(customer);
             }
         }
-        let decoded = user_ids.iter().zip(answers).map(|(&user_id, (rfm, activity, mut touched, scores))| {
-            touched.0 =
-                (!scores.is_empty()).then(|| format!("[{}]", Vec::from_iter(scores.into_values()).join(",")));
-            let views = CUSTOMER_VIEWS.into_iter().zip([rfm, activity, touched]);
-            let views = views.map(|(view, held)| self.decode(view, user_id, held, as_of));
-            Ok(Features { entity: user_id, views: views.collect::<Result<_>>()? })
-        });
+        let decoded =
+            user_ids.iter().zip(answers).map(|(&user_id, (rfm, activity, session, mut touched, scores))| {
+                touched.0 = (!scores.is_empty())
+                    .then(|| format!("[{}]", Vec::from_iter(scores.into_values()).join(",")));
+                let views = CUSTOMER_VIEWS.into_iter().zip([rfm, activity, session, touched]);
+                let views = views.map(|(view, held)| self.decode(view, user_id, held, as_of));
+                Ok(Features { entity: user_id, views: views.collect::<Result<_>>()? })
+            });
         decoded.collect()
     }
 
@@ -142,6 +150,14 @@ impl Online {
         };
         let event_time = event_time.map(|text| text.parse::<i64>());
         let event_time = event_time.transpose().map_err(|_| foreign("its time is no number"))?;
+        // A session's age is counted from its last event, not from when it was written.
+        let event_time = match &value {
+            Some(text) if view == View::Session => {
+                let last = serde_json::from_str::<LastEvent>(text).map_err(|_| foreign("its value"))?;
+                Some(last.last_event_at.timestamp_micros())
+            }
+            _ => event_time,
+        };
         let position = position.map(|text| keys::parse_place(&text).ok_or_else(|| foreign("its position")));
         let position = position.transpose()?;
         let ttl = i64::try_from(self.ttl.of(view).as_micros()).unwrap_or(i64::MAX);

@@ -11,7 +11,7 @@ use arrow::{
     error::ArrowError,
 };
 use chrono::{DateTime, SecondsFormat};
-use lakeward_features::{Customer, Interaction, Money, OnlineStore, Segment, View};
+use lakeward_features::{CartEvent, Customer, Interaction, Money, OnlineStore, Segment, Session, View};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// Products that are kept of a customer's interactions, the highest scores first: it bounds what a customer takes.
@@ -56,6 +56,27 @@ impl UserRfm {
             monetary_score: rfm.monetary_score,
             segment: rfm.segment,
         })
+    }
+}
+
+/// What a customer is doing, with what they put into the cart last.
+#[derive(Serialize)]
+struct Visit {
+    #[serde(serialize_with = "as_time")]
+    started_at: i64,
+    #[serde(serialize_with = "as_time")]
+    last_event_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_event: Option<String>,
+    activity_count: u64,
+    #[serde(flatten)]
+    cart: Option<CartEvent>,
+}
+
+impl From<Session> for Visit {
+    fn from(session: Session) -> Self {
+        let Session { started_at, last_event_at, last_event, activity_count, cart } = session;
+        Self { started_at, last_event_at, last_event, activity_count, cart }
     }
 }
 
@@ -107,13 +128,15 @@ pub fn history(store: &dyn OnlineStore, user_id: i64, as_of: i64) -> Vec<String>
 
 /// A customer's values at a moment by the store in memory, for each of [`crate::CUSTOMER_VIEWS`] the texts of a
 /// [`crate::Row`].
-pub fn customer_values(store: &dyn OnlineStore, user_id: i64, as_of: i64) -> [(View, Vec<String>); 3] {
+pub fn customer_values(store: &dyn OnlineStore, user_id: i64, as_of: i64) -> [(View, Vec<String>); 4] {
     let json = |value: Option<String>| Vec::from_iter(value);
     let rfm = store.customer(user_id, as_of).as_ref().and_then(UserRfm::of);
     let activity = store.activity(user_id, as_of);
+    let session = store.session(user_id, as_of);
     [
         (View::UserRfm, json(rfm.and_then(|rfm| serde_json::to_string(&rfm).ok()))),
         (View::UserActivity, json(activity.and_then(|activity| serde_json::to_string(&activity).ok()))),
+        (View::Session, json(session.and_then(|session| serde_json::to_string(&Visit::from(session)).ok()))),
         (View::UserItemInteractions, interactions(store.interactions(user_id, as_of))),
     ]
 }

@@ -15,6 +15,7 @@ use crate::{
     exit::{Interrupted, Outcome},
     output::{Progress, mib, pipeline_observer},
     session::{ControlSession, Places, lake, pipeline_options, serve_metrics, shutdown_token},
+    streams::Streams,
 };
 
 /// Needs no configuration: every table is copied once, then its changes are followed; without a key, its inserts.
@@ -46,10 +47,13 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     let lake = lake(&config)?;
     let session = ControlSession::open(&config, &lake).await?;
     let newest = Arc::new(Mutex::new(None));
-    let observer = remembering(pipeline_observer(&Progress::new()), Arc::clone(&newest));
+    let streams = Streams::start(&config, &lake);
+    let observer = streams.observer(pipeline_observer(&Progress::new()));
+    let observer = remembering(observer, Arc::clone(&newest));
     let kept = options.postgres.clone();
     let pipeline = Pipeline::new(lake, Arc::clone(&session.control), options, observer);
     let ended = pipeline.run(shutdown.clone()).await;
+    streams.finish(&shutdown).await;
     session.close().await?;
     tell_kept_log(kept).await;
     ended?;

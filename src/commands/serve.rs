@@ -14,6 +14,7 @@ use crate::{
     live::{self, Following},
     output::{Progress, pipeline_observer},
     session::{ControlSession, Places, lake, online, pipeline_options, shop_names, shutdown_token},
+    streams::Streams,
 };
 
 /// Answers from an online store in memory, rebuilt from the lake at the start and kept true from then on: by the tables
@@ -48,7 +49,8 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     let online = |source: &str| online(&config, source);
     let Following { store, online, task: following } = if arguments.ingest {
         let session = ControlSession::open(&config, &lake).await?;
-        let observer = pipeline_observer(&Progress::new());
+        let streams = Streams::start(&config, &lake);
+        let observer = streams.observer(pipeline_observer(&Progress::new()));
         let pipeline = Pipeline::new(
             Arc::clone(&lake),
             Arc::clone(&session.control),
@@ -67,6 +69,7 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                 let interrupted = shutdown.is_cancelled();
                 shutdown.cancel();
                 let ended = running.await.context("the ingester broke")?;
+                streams.finish(&shutdown).await;
                 session.close().await?;
                 // An ingester that has ended leaves nothing to follow; it knows better why.
                 ended?;
@@ -76,7 +79,7 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                 };
             }
         };
-        capture = Some((running, session));
+        capture = Some((running, streams, session));
         following
     } else {
         let source = config.source.name.clone();
@@ -104,8 +107,9 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     };
     shutdown.cancel();
     serving.await.context("the server broke")??;
-    if let Some((running, session)) = capture {
+    if let Some((running, streams, session)) = capture {
         running.await.context("the ingester broke")??;
+        streams.finish(&shutdown).await;
         session.close().await?;
     }
     followed?;

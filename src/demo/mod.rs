@@ -32,6 +32,7 @@ use crate::{
     models,
     output::{Progress, pipeline_observer},
     session,
+    streams::Streams,
 };
 
 use freshness::LiveOrders;
@@ -72,6 +73,7 @@ impl Steps {
 struct Capture {
     running: JoinHandle<Result<(), lakeward_pipeline::PipelineError>>,
     handle: Handle,
+    streams: Streams,
 }
 
 pub async fn run(options: Options, mut config: Config) -> Result<Outcome> {
@@ -143,6 +145,7 @@ async fn everything(
         work(options, config, lake, control, url, &shop, &capture.handle, &watermark, steps, stop).await;
     stop.cancel();
     capture.running.await.context("the ingester broke")??;
+    capture.streams.finish(stop).await;
     worked
 }
 
@@ -173,7 +176,8 @@ async fn capture(
 ) -> Result<(Capture, Arc<Watermark>)> {
     let began = steps
         .begin("Capturing Postgres into Delta tables: one snapshot, then the write-ahead log from there");
-    let observer = pipeline_observer(&steps.progress);
+    let streams = Streams::start(config, lake);
+    let observer = streams.observer(pipeline_observer(&steps.progress));
     let pipeline =
         Pipeline::new(Arc::clone(lake), Arc::clone(control), session::pipeline_options(config)?, observer);
     let handle = pipeline.handle();
@@ -190,7 +194,7 @@ async fn capture(
         began,
         format!("every table is in the lake as of {}", watermark.lsn),
     );
-    Ok((Capture { running, handle }, watermark))
+    Ok((Capture { running, handle, streams }, watermark))
 }
 
 #[allow(clippy::too_many_arguments, reason = "the demo's story has this many actors, once")]

@@ -161,7 +161,7 @@ fn tell_lost(consumer: &BaseConsumer, first: &BorrowedMessage<'_>) {
     }
 }
 
-fn is_passing(error: &KafkaError) -> bool {
+pub(super) fn is_passing(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(

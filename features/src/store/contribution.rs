@@ -2,10 +2,9 @@
 
 use crate::{
     Money,
+    revenue::minute_of,
     store::mirror::{Mirror, Order},
 };
-
-const MINUTE: i64 = 60_000_000;
 
 /// Everything needed to take an order out again after it has changed.
 pub(crate) struct Contribution {
@@ -33,13 +32,9 @@ impl Contribution {
         })
     }
 
-    /// The start of the minute in which the order was placed.
-    pub(crate) fn minute(&self) -> i64 {
-        self.created_at - self.created_at.rem_euclid(MINUTE)
-    }
-
+    /// The minute in which the order was placed, and what it is worth, if it is kept.
     pub(crate) fn revenue(&self) -> Option<(i64, Money)> {
-        self.kept.then(|| (self.minute(), self.total_amount))
+        self.kept.then(|| (minute_of(self.created_at), self.total_amount))
     }
 }
 
@@ -50,9 +45,7 @@ impl Mirror {
             self.customer_orders.entry(user_id).or_default().insert((one.created_at, order_id));
         }
         if one.kept {
-            let minute = self.minutes.entry(one.minute()).or_default();
-            minute.revenue += one.total_amount;
-            minute.orders += 1;
+            self.minutes.add(one.created_at, one.total_amount);
             for product_id in &one.products {
                 self.products.entry(*product_id).or_default().purchases += 1;
             }
@@ -70,13 +63,7 @@ impl Mirror {
             }
         }
         if one.kept {
-            if let Some(minute) = self.minutes.get_mut(&one.minute()) {
-                minute.revenue -= one.total_amount;
-                minute.orders -= 1;
-                if minute.orders == 0 {
-                    self.minutes.remove(&one.minute());
-                }
-            }
+            self.minutes.take(one.created_at, one.total_amount);
             for product_id in &one.products {
                 if let Some(product) = self.products.get_mut(product_id) {
                     product.purchases -= 1;

@@ -13,7 +13,7 @@ use crate::{
     FeatureError, Result, ShopBatches, ShopNames, ShopTable,
     rfm::Boundaries,
     store::{
-        RevenueMinute, StoreEvent,
+        StoreEvent,
         mirror::{Mirror, Settled},
         read,
         rows::{self, NO_EVENT, Rows},
@@ -143,8 +143,10 @@ impl MemoryStore {
     pub fn customer_ids(&self) -> Vec<i64> {
         let state = self.read();
         let (buyers, visitors) = (&state.mirror.customer_orders, &state.mirror.interest);
-        let others = visitors.keys().filter(|user_id| !buyers.contains_key(user_id));
-        buyers.keys().chain(others).copied().collect()
+        let others = visitors.keys().filter(|user_id| !buyers.contains_key(user_id)).copied();
+        let known = |user_id: &i64| buyers.contains_key(user_id) || visitors.contains_key(user_id);
+        let present = state.mirror.sessions.customers().filter(|user_id| !known(user_id));
+        buyers.keys().copied().chain(others).chain(present).collect()
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -270,9 +272,6 @@ impl<'a> Changes<'a> {
 
 fn describe(mirror: &Mirror, settled: &Settled) -> Vec<StoreEvent> {
     let orders = settled.orders.iter().filter_map(|id| read::order(mirror, *id)).map(StoreEvent::Order);
-    let minutes = settled.minutes.iter().map(|&minute| {
-        let now = mirror.minutes.get(&minute).copied().unwrap_or_default();
-        StoreEvent::Revenue(RevenueMinute { minute, revenue: now.revenue, orders: now.orders })
-    });
+    let minutes = settled.minutes.iter().map(|minute| StoreEvent::Revenue(mirror.minutes.of(*minute)));
     orders.chain(minutes).collect()
 }

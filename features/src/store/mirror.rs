@@ -1,7 +1,7 @@
 //! The shop's rows in memory, keyed by primary key, and what is derived from them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -9,9 +9,11 @@ use foldhash::fast::RandomState;
 
 use crate::{
     Money,
+    revenue::Minutes,
     store::{
         contribution::Contribution,
-        rows::{EventRow, ItemRow, NO_EVENT, OrderRow, ProductRow, UserRow, is_closed},
+        rows::{EventRow, ItemRow, NO_EVENT, OrderRow, ProductRow, UserRow},
+        session::{SessionEvent, SessionItem, Sessions},
     },
 };
 
@@ -33,12 +35,13 @@ pub(crate) struct Mirror {
     pub(crate) event_count: u64,
     /// What was counted, by key, to take it out again.
     events: Map<i64, Event>,
+    pub(crate) sessions: Sessions,
 
     /// A customer's orders by time.
     pub(crate) customer_orders: Map<i64, BTreeSet<(i64, i64)>>,
     /// All orders by time.
     pub(crate) timeline: BTreeSet<(i64, i64)>,
-    pub(crate) minutes: BTreeMap<i64, Minute>,
+    pub(crate) minutes: Minutes,
 
     /// Orders taken out, with what they contributed before the chunk.
     touched: Map<i64, Option<Contribution>>,
@@ -128,12 +131,6 @@ pub(crate) struct Item {
     pub(crate) price: Money,
 }
 
-#[derive(Default, Clone, Copy)]
-pub(crate) struct Minute {
-    pub(crate) revenue: Money,
-    pub(crate) orders: u64,
-}
-
 /// Texts that many rows share, held once.
 #[derive(Default)]
 pub(crate) struct Names(BTreeSet<Arc<str>>);
@@ -206,8 +203,7 @@ impl Mirror {
             _ => self.names.shared(row.status.unwrap_or_default()),
         };
         self.see_time(row.newest_time);
-        // A status that came without a time counts at once, and for all time that the store can be asked for.
-        let closed_at = row.closed_at.or_else(|| is_closed(&status).then_some(i64::MIN)).unwrap_or(i64::MAX);
+        let closed_at = row.closes_at(&status);
         // An order without a time cannot be placed in any answer.
         self.orders.entry(order_id).or_default().row = row.created_at.map(|created_at| OrderFacts {
             user_id: row.user_id,
@@ -237,6 +233,7 @@ impl Mirror {
         self.see_time(row.time);
         self.remove_event(stored);
         self.remove_event(key);
+        self.put_session(key, row);
         let (Some(user_id), Some(product_id)) = (row.user_id, row.product_id) else { return };
         let cart = match row.event_type {
             Some("view") => false,
@@ -254,7 +251,24 @@ impl Mirror {
         *count = count.saturating_add(1);
     }
 
+    fn put_session(&mut self, key: i64, row: &EventRow<'_>) {
+        let (Some(user_id), Some(at)) = (row.user_id, row.time) else { return };
+        let mut shared = |text: Option<&str>| text.map(|text| self.names.shared(text));
+        let item = (row.event_type == Some("cart")).then(|| {
+            Box::new(SessionItem {
+                product_id: row.product_id,
+                category_code: shared(row.category_code),
+                brand: shared(row.brand),
+                price: row.price,
+            })
+        });
+        let event = SessionEvent { at, key, event_type: shared(row.event_type), visit: row.visit, item };
+        self.interested.insert(user_id);
+        self.sessions.put(user_id, event);
+    }
+
     pub(crate) fn remove_event(&mut self, key: i64) {
+        self.interested.extend(self.sessions.remove(key));
         let Some(Event { user_id, product_id, touch }) = self.events.remove(&key) else { return };
         self.event_count -= 1;
         self.interested.insert(user_id);
@@ -327,6 +341,7 @@ impl Mirror {
 
     pub(crate) fn truncate_events(&mut self) {
         self.interested.extend(std::mem::take(&mut self.interest).into_keys());
+        self.interested.extend(self.sessions.clear());
         self.events = Map::default();
         self.event_count = 0;
         self.products.values_mut().for_each(|product| product.interest = Interest::default());
@@ -346,7 +361,8 @@ impl Mirror {
 
     /// Puts the contributions of the chunk's orders back, as they are now.
     pub(crate) fn settle(&mut self) -> Settled {
-        let customers = std::mem::take(&mut self.interested);
+        let mut customers = std::mem::take(&mut self.interested);
+        customers.extend(self.sessions.sweep());
         let mut settled = Settled { orders: Vec::new(), minutes: BTreeSet::new(), customers };
         let mut touched: Vec<_> = std::mem::take(&mut self.touched).into_iter().collect();
         touched.sort_unstable_by_key(|(order_id, _)| *order_id);
@@ -369,7 +385,7 @@ impl Mirror {
                 |contribution: &Option<Contribution>| contribution.as_ref().and_then(Contribution::revenue);
             if revenue(&before) != revenue(&after) {
                 let both = [before, after].into_iter().flatten();
-                settled.minutes.extend(both.filter(|one| one.kept).map(|one| one.minute()));
+                settled.minutes.extend(both.filter_map(|one| one.revenue()).map(|(minute, _)| minute));
             }
         }
         settled

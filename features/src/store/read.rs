@@ -13,7 +13,7 @@ use crate::{
     rfm::{Boundaries, Quintiles},
     store::{
         Customer, ItemHistory, MemoryStore, OnlineStore, OrderItem, OrderSummary, Product, RevenueMinute,
-        StoreEvent, StoreStatus,
+        Session, StoreEvent, StoreStatus,
         mirror::{self, Map, Mirror, Order, OrderFacts},
     },
 };
@@ -227,6 +227,10 @@ impl OnlineStore for MemoryStore {
         Activity::of(&orders, as_of)
     }
 
+    fn session(&self, user_id: i64, as_of: i64) -> Option<Session> {
+        self.read().mirror.sessions.of(user_id, as_of)
+    }
+
     fn product(&self, product_id: i64) -> Option<Product> {
         let state = self.read();
         state.mirror.product(product_id, state.mirror.products.get(&product_id)?)
@@ -242,15 +246,7 @@ impl OnlineStore for MemoryStore {
     }
 
     fn revenue_minutes(&self, from: i64, to: i64) -> Vec<RevenueMinute> {
-        if from >= to {
-            return Vec::new();
-        }
-        let minute = |(minute, sums): (&i64, &mirror::Minute)| RevenueMinute {
-            minute: *minute,
-            revenue: sums.revenue,
-            orders: sums.orders,
-        };
-        self.read().mirror.minutes.range(from..to).map(minute).collect()
+        self.read().mirror.minutes.range(from, to).collect()
     }
 
     fn newest_orders(&self, n: usize) -> Vec<OrderSummary> {

@@ -105,6 +105,10 @@ impl Rows {
             event_type: self.text(1, row),
             user_id: self.integer(2, row),
             product_id: self.integer(3, row),
+            category_code: self.text(5, row),
+            brand: self.text(6, row),
+            price: self.money(7, row),
+            visit: self.text(8, row).map(event_key),
         }
     }
 }
@@ -158,9 +162,19 @@ pub(crate) struct OrderRow<'a> {
     pub(crate) newest_time: Option<i64>,
 }
 
-/// Whether a status says, without any time, that an order does not count.
-pub(crate) fn is_closed(status: &str) -> bool {
-    CLOSED_STATUSES.contains(&status)
+impl OrderRow<'_> {
+    /// When it was cancelled or returned, given its status, which may be that of an earlier row; `i64::MAX` while it is
+    /// kept. A status that came without a time counts at once, and for all time that can be asked for.
+    pub(crate) fn closes_at(&self, status: &str) -> i64 {
+        let closed = CLOSED_STATUSES.contains(&status).then_some(i64::MIN);
+        self.closed_at.or(closed).unwrap_or(i64::MAX)
+    }
+
+    /// When it was placed and what it is worth, if it is kept as of this row.
+    pub(crate) fn revenue(&self) -> Option<(i64, Money)> {
+        let kept = self.closes_at(self.status.unwrap_or_default()) == i64::MAX;
+        Some((self.created_at.filter(|_| kept)?, self.total_amount))
+    }
 }
 
 pub(crate) struct ItemRow {
@@ -175,4 +189,9 @@ pub(crate) struct EventRow<'a> {
     pub(crate) event_type: Option<&'a str>,
     pub(crate) user_id: Option<i64>,
     pub(crate) product_id: Option<i64>,
+    pub(crate) category_code: Option<&'a str>,
+    pub(crate) brand: Option<&'a str>,
+    pub(crate) price: Option<Money>,
+    /// A number for its `user_session`.
+    pub(crate) visit: Option<i64>,
 }

@@ -60,7 +60,7 @@ pub(super) struct Values {
     values: Option<Value>,
 }
 
-/// A customer's values by view: `user_rfm`, `user_activity`, `user_item_interactions`.
+/// A customer's values by view: `user_rfm`, `user_activity`, `session`, `user_item_interactions`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CustomerFeatures {
     user_id: i64,

@@ -27,7 +27,7 @@ const TABLES: &str = "
     create table visits(page text, n int); alter table visits replica identity full;
     create table logged(n int);
     create table orders(order_id bigserial primary key, user_id bigint default 1, total_amount numeric(12,2),
-        status text default 'placed', created_at timestamptz);
+        status text default 'placed', created_at timestamptz, cancelled_at timestamptz, returned_at timestamptz);
     insert into goods select i, i / 7.0 from generate_series(1, 500) i;
     insert into visits select nullif(i % 20, 0), 0 from generate_series(1, 500) i;
     insert into lines select i, 'b' || i % 7, i from generate_series(1, 500) i;

@@ -115,7 +115,15 @@ const EVENTS: [Column; 9] = [
     optional("user_session", Kind::Text),
 ];
 
+/// Of events, what sessions alone read.
+const OF_SESSIONS: [&str; 4] = ["category_code", "brand", "price", "user_session"];
+
 impl ShopTable {
+    /// Whether a view's rows depend on a column.
+    pub(crate) fn is_viewed(self, column: &str) -> bool {
+        self != Self::Events || !OF_SESSIONS.contains(&column)
+    }
+
     pub(crate) fn columns(self) -> &'static [Column] {
         match self {
             Self::Users => &USERS,

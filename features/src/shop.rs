@@ -165,7 +165,7 @@ impl ShopTables {
             let read = |source| FeatureError::Read { table, source };
             let indices = table.locate(&provider.schema())?;
             for (column, index) in table.columns().iter().zip(&indices) {
-                if index.is_none() {
+                if index.is_none() && table.is_viewed(column.name) {
                     let taken = match column.name {
                         "cancelled_at" | "returned_at" => {
                             "known from the status alone, since the newest known change"

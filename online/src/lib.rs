@@ -31,4 +31,4 @@ pub const VIEWS: [View; 4] =
 
 /// The views of a customer.
 pub const CUSTOMER_VIEWS: [View; 4] =
-    [View::UserRfm, View::UserActivity, View::Session, View::UserItemInteractions];
+    [View::UserRfm, View::UserActivity, View::UserItemInteractions, View::Session];

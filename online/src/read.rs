@@ -87,10 +87,10 @@ impl Online {
             }
         }
         let decoded =
-            user_ids.iter().zip(answers).map(|(&user_id, (rfm, activity, session, mut touched, scores))| {
+            user_ids.iter().zip(answers).map(|(&user_id, (rfm, activity, mut touched, session, scores))| {
                 touched.0 = (!scores.is_empty())
                     .then(|| format!("[{}]", Vec::from_iter(scores.into_values()).join(",")));
-                let views = CUSTOMER_VIEWS.into_iter().zip([rfm, activity, session, touched]);
+                let views = CUSTOMER_VIEWS.into_iter().zip([rfm, activity, touched, session]);
                 let views = views.map(|(view, held)| self.decode(view, user_id, held, as_of));
                 Ok(Features { entity: user_id, views: views.collect::<Result<_>>()? })
             });

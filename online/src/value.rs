@@ -136,8 +136,8 @@ pub fn customer_values(store: &dyn OnlineStore, user_id: i64, as_of: i64) -> [(V
     [
         (View::UserRfm, json(rfm.and_then(|rfm| serde_json::to_string(&rfm).ok()))),
         (View::UserActivity, json(activity.and_then(|activity| serde_json::to_string(&activity).ok()))),
-        (View::Session, json(session.and_then(|session| serde_json::to_string(&Visit::from(session)).ok()))),
         (View::UserItemInteractions, interactions(store.interactions(user_id, as_of))),
+        (View::Session, json(session.and_then(|session| serde_json::to_string(&Visit::from(session)).ok()))),
     ]
 }
 

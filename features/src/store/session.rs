@@ -255,7 +255,9 @@ mod tests {
                 }
             }
             let newest = events.iter().map(|event| event.at).max().unwrap();
-            gone.iter().for_each(|key| drop(sessions.remove(*key)));
+            for key in &gone {
+                sessions.remove(*key);
+            }
             let left: Vec<_> = events.into_iter().filter(|event| !gone.contains(&event.key)).collect();
             let as_of = newest + later * MINUTE;
             prop_assert_eq!(sessions.of(CUSTOMER, as_of), naive(&left, as_of));

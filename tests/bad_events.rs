@@ -200,7 +200,7 @@ async fn letters_are_replayed_once_the_definition_is_right(stand: &Stand) {
         "{report}"
     );
     assert_eq!(reconciled(stand)["public.orders"], 6);
-    // What is still no event stays open, until somebody says that it need not be told any more.
+    // What is still no event stays open.
     let (code, report) = replay(&["--table", "public.orders"]);
     assert_eq!(
         (code, report["refused"].as_object().map(|all| all.len())),

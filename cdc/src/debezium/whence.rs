@@ -19,7 +19,7 @@ pub(crate) struct Whence {
 
 impl TopicLetter {
     /// The letter with what is needed to read it again.
-    pub(crate) fn from_topic(self, topic: &str) -> DeadLetter {
+    pub(crate) fn of_topic(self, topic: &str) -> DeadLetter {
         let encoded = |bytes: Option<Vec<u8>>| bytes.map(|bytes| STANDARD.encode(bytes));
         let whence = Whence {
             topic: topic.to_owned(),

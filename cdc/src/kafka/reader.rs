@@ -108,7 +108,7 @@ impl Reader {
         events.retain(|event| {
             let letter = if event.what == What::Letter { read.next() } else { return true };
             let Some(letter) = letter.filter(|letter| letter.letter.op != Op::Read) else { return false };
-            letters.push_back(letter.from_topic(&self.topic));
+            letters.push_back(letter.of_topic(&self.topic));
             true
         });
         if let Some(batch) = &batch {

@@ -103,7 +103,8 @@ async fn a_committed_order_is_in_redis_and_counts_once() {
     has(&online, 5, 2002).await;
     let found = online.customers(&[5], NOW).await.unwrap();
     let statuses: Vec<_> = found[0].views.iter().map(|view| view.status).collect();
-    assert_eq!(statuses, [Status::NotFound, Status::NotFound, Status::Present]);
+    // Their visit of that day is over.
+    assert_eq!(statuses, [Status::NotFound, Status::NotFound, Status::Present, Status::NotFound]);
     assert_equal(&online, &live.store, NOW).await;
     // A batch as of an earlier watermark leaves them.
     let tables = Tables::new();

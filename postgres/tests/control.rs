@@ -22,7 +22,7 @@ async fn migrations_apply_once_however_many_open() {
     Control::open(&url).await.unwrap();
     let client = connect(&url).await.unwrap();
     let rows = client.query("SELECT version FROM schema_migrations ORDER BY version", &[]).await.unwrap();
-    assert_eq!(rows.iter().map(|row| row.get(0)).collect::<Vec<i32>>(), [1, 2, 3, 4]);
+    assert_eq!(rows.iter().map(|row| row.get(0)).collect::<Vec<i32>>(), [1, 2, 3, 4, 5]);
 
     client.batch_execute("INSERT INTO schema_migrations (version, md5) VALUES (1000, '')").await.unwrap();
     let error = Control::open(&url).await.err().unwrap();

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use lakeward_change::DeadLetter;
 use serde::{Deserialize, Serialize};
 
-use super::{Message, TopicLetter};
+use super::Message;
 
 /// In [`DeadLetter::relation`], as JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -17,7 +17,8 @@ pub(crate) struct Whence {
     old_key: Option<String>,
 }
 
-impl TopicLetter {
+#[cfg(feature = "kafka")]
+impl super::TopicLetter {
     /// The letter with what is needed to read it again.
     pub(crate) fn of_topic(self, topic: &str) -> DeadLetter {
         let encoded = |bytes: Option<Vec<u8>>| bytes.map(|bytes| STANDARD.encode(bytes));

@@ -82,6 +82,10 @@ def per_second(run, rows):
             "rows_per_second": round(rows / run["seconds"]), "rows_per_cpu_second": round(rows / run["cpu_seconds"])}
 
 
+def bytes_of(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def wait_answering(port, path):
     """Until the path is answered with 200; a minute at most."""
     for _ in range(600):

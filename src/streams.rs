@@ -3,11 +3,9 @@
 #[cfg(feature = "kafka")]
 mod topic;
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
+use chrono::Utc;
 use lakeward_change::Position;
 use lakeward_features::{FeatureError, RevenueMinute, RevenueTable, ShopNames};
 use lakeward_lakehouse::{Lake, LakeError, Watermark};
@@ -36,6 +34,7 @@ struct Newest {
 }
 
 /// Minutes that changed with a commit to the table, as they are then.
+#[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "the topic alone reads them"))]
 struct Changed {
     /// Counts up by one, unless changes went before that nobody was told of.
     number: u64,
@@ -147,7 +146,8 @@ async fn step(
         none => none.insert(RevenueTable::open(lake, names).await?),
     };
     let minutes = table.follow(watermark).await?;
-    if let Err(error) = table.tidy(now()).await {
+    // The clock is for the age of files alone.
+    if let Err(error) = table.tidy(Utc::now().timestamp_micros()).await {
         tracing::warn!("old files of realtime_revenue stay: {:#}", anyhow::Error::new(error));
     }
     Ok(table.position().map(|position| (position, minutes)))
@@ -157,12 +157,6 @@ async fn step(
 fn is_lasting(error: &FeatureError) -> bool {
     use FeatureError::{ColumnType, Lake, MissingColumns};
     matches!(error, MissingColumns { .. } | ColumnType { .. } | Lake(LakeError::Features { .. }))
-}
-
-/// For the age of files alone.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// There is no Kafka in this build.

@@ -1,6 +1,6 @@
 //! A stand on the real services: changes come by Debezium and Kafka, the lake is where one wants it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
 use lakeward_lakehouse::S3Options;
 use lakeward_stack::{ACCESS_KEY, BUCKET, DATABASE, KafkaAccess, SECRET_KEY, Service, Stack};
@@ -150,10 +150,14 @@ pub fn apply_connector(stand: &Stand, changed: &Value) -> String {
         settings.insert(name.clone(), value.clone());
     }
     settings.retain(|_, value| !value.is_null());
+    let said = succeed(connector(stand, "apply", &template));
+    text(&said.stdout) + &text(&said.stderr)
+}
+
+/// `lakeward connector` with a template.
+pub fn connector(stand: &Stand, verb: &str, template: &Value) -> Command {
     let path = stand.lake.path().join("connector.json");
     std::fs::write(&path, template.to_string()).expect("it is written");
     let path = path.to_str().expect("a path of plain letters");
-    let apply = ["connector", "apply", "--template", path, "--postgres-url", &stand.url];
-    let said = succeed(stand.lakeward(&apply));
-    text(&said.stdout) + &text(&said.stderr)
+    stand.lakeward(&["connector", verb, "--template", path, "--postgres-url", &stand.url])
 }

@@ -49,10 +49,6 @@ do $$ begin
 end $$"""
 
 
-def bytes_of(folder):
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def copied(lakeward, url, folder, rows):
     return harness.per_second(harness.run(*ingest(lakeward, url, folder)), rows)
 
@@ -107,15 +103,15 @@ with harness.place() as (lakeward, url, folder):
     subprocess.run(["cp", "-r", lake / "silver/lines/public/lines", python], check=True)
 
     harness.sql(lines, STREAM)
-    before = bytes_of(lake)
+    before = harness.bytes_of(lake)
     streamed = harness.run(*ingest(lakeward, lines, lake))
-    written = bytes_of(lake) - before
+    written = harness.bytes_of(lake) - before
     changes = changes_as_files(lake, folder / "changes")
     results["stream"] = {**harness.per_second(streamed, changes), "bytes_written_per_change": round(written / changes)}
 
-    before = bytes_of(python)
+    before = harness.bytes_of(python)
     job = harness.run(sys.executable, harness.ROOT / "bench/capture/python_job.py", folder / "changes", python, folder / "bronze")
-    written = bytes_of(python) - before + bytes_of(folder / "bronze")
+    written = harness.bytes_of(python) - before + harness.bytes_of(folder / "bronze")
     results["python_job"] = {**harness.per_second(job, changes), "bytes_written_per_change": round(written / changes)}
     results["same_silver"] = rows_of(lake / "silver/lines/public/lines").equals(rows_of(python))
     harness.run(lakeward, "source", "drop", "--json", "--postgres-url", lines)

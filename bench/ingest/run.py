@@ -99,10 +99,6 @@ def reconciled(lakeward, lake):
     return {"tables": len(tables), "differing": sum(table["differing"] for table in tables)}
 
 
-def bytes_of(folder):
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def peer(folder, silver, offsets):
     """Silver as it was before the changes, for another program, and where to go on: the job's argument."""
     tables = []
@@ -169,13 +165,13 @@ with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as folder:
         wait_sent(services)
         results["recorded"] = {"seconds": round(time.monotonic() - began)}
 
-        was, events = bytes_of(folder / "lake"), 0
+        was, events = harness.bytes_of(folder / "lake"), 0
         for name, lake in lakes.items():
             measured = run(lakeward, lake, "ingest", "--until-idle")
             if name == "lakeward":
                 events = sum(len(DeltaTable(folder / "lake/bronze" / PREFIX / "public" / table).to_pyarrow_table(
                     columns=["_op"], filters=[("_op", "!=", "r")])) for table in TABLES)
-                written = {"bytes_written_per_change": round((bytes_of(folder / "lake") - was) / events)}
+                written = {"bytes_written_per_change": round((harness.bytes_of(folder / "lake") - was) / events)}
             results[name] = {**harness.per_second(measured, events), **written, "reconciled": reconciled(lakeward, lake)}
             written = {}
         after = {name: rows_of(path) for name, path in paths.items()}
@@ -183,9 +179,9 @@ with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as folder:
         jobs = {"spark": submit, "python": [sys.executable, HERE / "python_job.py"]}
         for name in filter(None, PEERS):
             argument = peer(folder / name, before, offsets)
-            was = bytes_of(folder / name)
+            was = harness.bytes_of(folder / name)
             measured = harness.run(*jobs[name], services["kafka"], argument)
-            written = {"bytes_written_per_change": round((bytes_of(folder / name) - was) / events)}
+            written = {"bytes_written_per_change": round((harness.bytes_of(folder / name) - was) / events)}
             equal = all(rows_of(folder / name / "silver" / table).equals(rows) for table, rows in after.items())
             results[name] = {**harness.per_second(measured, events), **written, "same_silver": equal}
         harness.save("ingest", results)

@@ -37,5 +37,6 @@ pub use store::{
 };
 pub use views::View;
 
-/// A day, in microseconds.
+// In microseconds.
+pub(crate) const MINUTE: i64 = 60_000_000;
 pub(crate) const DAY: i64 = 86_400_000_000;

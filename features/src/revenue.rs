@@ -6,13 +6,11 @@
 
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Money, RevenueMinute};
+use crate::{MINUTE, Money, RevenueMinute};
 
 pub use table::RevenueTable;
-
-const MINUTE: i64 = 60_000_000;
 
 /// The start of the minute that a time lies in.
 pub(crate) fn minute_of(time: i64) -> i64 {
@@ -75,7 +73,7 @@ impl Minutes {
 
     /// Minutes that differ between two, as the second has them.
     fn changed(&self, after: &Self) -> Vec<RevenueMinute> {
-        let minutes: std::collections::BTreeSet<_> = self.0.keys().chain(after.0.keys()).copied().collect();
+        let minutes: BTreeSet<_> = self.0.keys().chain(after.0.keys()).copied().collect();
         let differs = |minute: &i64| self.0.get(minute) != after.0.get(minute);
         minutes.into_iter().filter(differs).map(|minute| after.of(minute)).collect()
     }

@@ -11,6 +11,7 @@ use deltalake::datafusion::{
     catalog::TableProvider,
     datasource::MemTable,
     error::DataFusionError,
+    execution::SendableRecordBatchStream,
     functions_aggregate::expr_fn::max,
     logical_expr::{Expr, cast, lit, when},
     prelude::{DataFrame, SessionContext, ident},
@@ -334,6 +335,23 @@ pub(crate) async fn open_silver(
         found.push((table, lake.read(&entry.silver_path, Some(entry.silver_version)).await?));
     }
     Ok(found)
+}
+
+/// A table's rows, with those of its columns that we know and it has.
+///
+/// # Errors
+/// It lacks a column that nothing can be computed without, or cannot be read.
+pub(crate) async fn known_columns(
+    session: &SessionContext,
+    table: ShopTable,
+    provider: Arc<dyn TableProvider>,
+) -> Result<SendableRecordBatchStream> {
+    let read = |source| FeatureError::Read { table, source };
+    let located = table.locate(&provider.schema())?;
+    let there = table.columns().iter().zip(located).filter(|(_, index)| index.is_some());
+    let columns: Vec<_> = there.map(|(column, _)| ident(column.name)).collect();
+    let frame = session.read_table(provider).and_then(|frame| frame.select(columns)).map_err(read)?;
+    frame.execute_stream().await.map_err(read)
 }
 
 /// The greatest of all times in the tables.

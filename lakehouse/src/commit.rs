@@ -5,7 +5,7 @@
 //! store's own retry can turn one's own success into "already exists".
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -211,8 +211,7 @@ fn replaced(
 /// rows would come back.
 fn exchange_outcome(table: &Table, files: &Rewritten) -> Result<Outcome, LakeError> {
     let Rewritten { removed, added } = files;
-    let log = table.snapshot()?.try_log_data().map_err(LakeError::delta(&table.path, "listed"))?;
-    let there: HashSet<String> = log.iter().map(|file| file.path().into_owned()).collect();
+    let there = table.file_names()?;
     let landed = added.iter().all(|file| there.contains(&file.path));
     let old = removed.iter().filter(|file| there.contains(&file.path)).count();
     Ok(if landed && old == 0 {

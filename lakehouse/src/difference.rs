@@ -29,8 +29,8 @@ impl Lake {
         };
         let before = Table::open_at(self, path, Some(from)).await?;
         Ok(Difference {
-            removed: self.files_but(&before, &file_names(&after)?).await?,
-            added: self.files_but(&after, &file_names(&before)?).await?,
+            removed: self.files_but(&before, &after.file_names()?).await?,
+            added: self.files_but(&after, &before.file_names()?).await?,
         })
     }
 
@@ -47,9 +47,4 @@ impl Lake {
         let paths = files.iter().map(|file| String::from(Path::from(file.removed.path.as_str())));
         table.files(&self.session(), paths).await.map(Some)
     }
-}
-
-fn file_names(table: &Table) -> Result<BTreeSet<String>, LakeError> {
-    let log = table.snapshot()?.try_log_data().map_err(LakeError::delta(&table.path, "listed"))?;
-    Ok(log.iter().map(|file| file.path().into_owned()).collect())
 }

@@ -104,6 +104,12 @@ impl Table {
         self.state.as_ref().map(|state| i64::try_from(state.version()).unwrap_or(i64::MAX))
     }
 
+    /// Of all files of the loaded state.
+    pub(crate) fn file_names(&self) -> Result<BTreeSet<String>, LakeError> {
+        let log = self.snapshot()?.try_log_data().map_err(LakeError::delta(&self.path, "listed"))?;
+        Ok(log.iter().map(|file| file.path().into_owned()).collect())
+    }
+
     /// The value of a transaction identifier in the loaded state.
     pub(crate) async fn txn(&self, app_id: &str) -> Result<Option<i64>, LakeError> {
         let Some(state) = &self.state else { return Ok(None) };

@@ -5,10 +5,10 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail};
+use chrono::Utc;
 use flate2::bufread::MultiGzDecoder;
 use lakeward_change::{DeadLetter, Op, Position, TableId};
 use lakeward_events::{Chunk, ContractFile, FIELDS, Rees46, Rejected};
@@ -128,7 +128,7 @@ async fn load(
         } else {
             let letters: Vec<_> =
                 rejected.into_iter().map(|rejected| letter(&id, number, rejected)).collect();
-            table.load(number, &rows, &letters, now()?).await?;
+            table.load(number, &rows, &letters, Utc::now().timestamp_micros()).await?;
         }
         step.set(report.lines, 0);
     }
@@ -188,11 +188,6 @@ fn letter(table: &TableId, chunk: i64, rejected: Rejected) -> DeadLetter {
         message: rejected.bytes,
         relation: FIELDS.join(",").into_bytes(),
     }
-}
-
-fn now() -> Result<i64> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
-    i64::try_from(since.as_micros()).context("the clock stands beyond all dates")
 }
 
 #[cfg(test)]

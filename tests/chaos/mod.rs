@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::{
-    services::{Services, lake_url},
+    services::{Services, connector, lake_url},
     stand::{Background, Stand, json, succeed, text, until},
 };
 use blow::{Blow, Process};
@@ -417,16 +417,11 @@ async fn slay(ingester: &mut Background) {
 
 /// Makes or restarts the connector of all the load's tables, or asks for its state.
 fn connectors(stand: &Stand, verb: &str) -> String {
-    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/debezium/ecommerce-connector.json");
-    let template = std::fs::read_to_string(shipped).expect("the template");
-    let mut template: Value = serde_json::from_str(&template).expect("JSON");
+    let shipped = include_str!("../../deploy/debezium/ecommerce-connector.json");
+    let mut template: Value = serde_json::from_str(shipped).expect("JSON");
     template["tables"] = serde_json::json!(["public.*", "odd.*"]);
     template["exclude"] = serde_json::json!([]);
-    let file = stand.lake.path().join("connector.json");
-    std::fs::write(&file, template.to_string()).expect("it is written");
-    let file = file.to_str().expect("a path of plain letters");
-    let mut command = stand.lakeward(&["connector", verb, "--template", file, "--postgres-url", &stand.url]);
-    let output = command.output().expect("it runs");
+    let output = connector(stand, verb, &template).output().expect("it runs");
     assert!(output.status.success() || verb == "status", "{}", text(&output.stderr));
     text(&output.stdout)
 }

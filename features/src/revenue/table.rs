@@ -20,7 +20,8 @@ use lakeward_lakehouse::{GoldTable, Lake, LakeError, Watermark, WatermarkTable};
 
 use super::Minutes;
 use crate::{
-    FeatureError, Money, Result, RevenueMinute, ShopNames, ShopTable, columns::Kind, store::rows::Rows,
+    FeatureError, Money, Result, RevenueMinute, ShopNames, ShopTable, columns::Kind, shop::known_columns,
+    store::rows::Rows,
 };
 
 const NAME: &str = "realtime_revenue";
@@ -233,13 +234,8 @@ async fn each_kept(
     mut call: impl FnMut(i64, Money),
 ) -> Result<()> {
     let table = ShopTable::Orders;
-    let read = |source| FeatureError::Read { table, source };
-    let located = table.locate(&orders.schema())?;
-    let wanted = table.columns().iter().zip(located).filter(|(_, index)| index.is_some());
-    let columns: Vec<_> = wanted.map(|(column, _)| ident(column.name)).collect();
-    let frame = session.read_table(orders).and_then(|frame| frame.select(columns)).map_err(read)?;
-    let mut batches = frame.execute_stream().await.map_err(read)?;
-    while let Some(batch) = batches.try_next().await.map_err(read)? {
+    let mut batches = known_columns(session, table, orders).await?;
+    while let Some(batch) = batches.try_next().await.map_err(|source| FeatureError::Read { table, source })? {
         let rows = Rows::of(table, &batch)?;
         for (placed, amount) in (0..rows.len()).filter_map(|row| rows.order(row).revenue()) {
             call(placed, amount);

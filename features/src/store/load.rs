@@ -1,12 +1,13 @@
 //! Loading the store from the lake.
 
-use deltalake::datafusion::prelude::ident;
 use futures::TryStreamExt;
 use lakeward_change::{ChangeBatch, Lsn, Position};
 use lakeward_lakehouse::{Lake, Watermark};
 
 use crate::{
-    FeatureError, MemoryStore, Result, ShopNames, ShopTable, shop::open_silver, store::memory::State,
+    FeatureError, MemoryStore, Result, ShopNames, ShopTable,
+    shop::{known_columns, open_silver},
+    store::memory::State,
 };
 
 impl MemoryStore {
@@ -48,14 +49,10 @@ async fn read(lake: &Lake, watermark: &Watermark, names: &ShopNames) -> Result<S
     let _hold = lake.hold(watermark).await;
     let mut state = State { watermark: Some(watermark.lsn), ..State::default() };
     for (table, provider) in open_silver(lake, watermark, names).await? {
-        let read = |source| FeatureError::Read { table, source };
-        let located = table.locate(&provider.schema())?;
-        let wanted = table.columns().iter().zip(located).filter(|(_, index)| index.is_some());
-        let columns: Vec<_> = wanted.map(|(column, _)| ident(column.name)).collect();
-        let frame =
-            lake.session().read_table(provider).and_then(|frame| frame.select(columns)).map_err(read)?;
-        let mut rows = frame.execute_stream().await.map_err(read)?;
-        while let Some(batch) = rows.try_next().await.map_err(read)? {
+        let mut rows = known_columns(&lake.session(), table, provider).await?;
+        while let Some(batch) =
+            rows.try_next().await.map_err(|source| FeatureError::Read { table, source })?
+        {
             state.load(table, &batch)?;
         }
     }

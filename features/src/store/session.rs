@@ -7,9 +7,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Serialize;
 
-use crate::{DAY, Money, store::mirror::Map};
+use crate::{DAY, MINUTE, Money, store::mirror::Map};
 
-const MINUTE: i64 = 60_000_000;
 /// So long after its last event a session is over, microseconds.
 pub const SESSION_GAP: i64 = 30 * MINUTE;
 /// Events count for a session if they are at most so old, microseconds.

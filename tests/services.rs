@@ -75,7 +75,8 @@ impl Services {
         (services, stand)
     }
 
-    async fn start_in(folder: TempDir, access: Option<&KafkaAccess>) -> (Self, Stand) {
+    /// In a folder that may have been prepared.
+    pub async fn start_in(folder: TempDir, access: Option<&KafkaAccess>) -> (Self, Stand) {
         let ports = lakeward_stack::Ports::free().expect("free ports");
         let say = |doing: &str| eprintln!("{doing}");
         let stack = Stack::start_with(folder.path(), ports, access, &say).await.expect("a stack");

@@ -24,6 +24,10 @@ pub enum Blow {
     SlowStore {
         time: Duration,
     },
+    /// The object store has no room.
+    FullDisk {
+        time: Duration,
+    },
     /// A second worker takes over from one that stands still, which then goes on.
     Rival,
     Failpoint {
@@ -39,17 +43,19 @@ const SERVICES: [Process; 5] =
 const LONG_STOP: Duration = Duration::from_secs(30);
 
 impl Blow {
-    /// Each kind comes in turn, so that a short run sees them all.
-    pub fn random(round: u32, on_stack: bool, random: &mut StdRng) -> Self {
-        if !on_stack {
-            return match round % 5 {
-                0 | 3 => Self::failpoint(random, &SITES[1..]),
-                1 => Self::Kill(vec![Process::Postgres]),
-                2 => Self::Kill(vec![Process::Worker]),
-                _ => Self::Stop(Process::Worker, Duration::from_millis(random.random_range(500..5000))),
-            };
+    /// At an ingester that reads from Postgres itself. Each kind comes in turn, so that a short run sees them all.
+    pub fn embedded(round: u32, random: &mut StdRng) -> Self {
+        match round % 5 {
+            0 | 3 => Self::failpoint(random, &SITES[1..]),
+            1 => Self::Kill(vec![Process::Postgres]),
+            2 => Self::Kill(vec![Process::Worker]),
+            _ => Self::Stop(Process::Worker, Duration::from_millis(random.random_range(500..5000))),
         }
-        match round % 12 {
+    }
+
+    /// At any of the services, each kind in turn.
+    pub fn on_stack(round: u32, can_fill: bool, random: &mut StdRng) -> Self {
+        match round % 13 {
             0 | 6 => Self::Kill(vec![Process::Worker]),
             1 => Self::Kill(vec![Process::Kafka]),
             2 => Self::Kill(vec![Process::Connect]),
@@ -67,6 +73,8 @@ impl Blow {
                 let stopped = [Process::Worker, Process::Kafka, Process::Connect, Process::Minio];
                 Self::Stop(stopped[random.random_range(0..stopped.len())], LONG_STOP)
             }
+            11 if can_fill => Self::FullDisk { time: Duration::from_secs(10) },
+            11 => Self::Failpoint { site: "file_put", action: "error", passes: random.random_range(0..12) },
             _ => Self::Kill(vec![Process::Redis]),
         }
     }

@@ -5,6 +5,7 @@
 //! `STACK=1` puts Debezium and Kafka between, and the lake on MinIO; then everything may be struck.
 
 mod blow;
+mod disk;
 mod load;
 mod tally;
 
@@ -26,6 +27,7 @@ use crate::{
     stand::{Background, Stand, json, succeed, text, until},
 };
 use blow::{Blow, Process};
+use disk::Disk;
 use load::{Load, Size};
 use tally::Tally;
 
@@ -57,6 +59,11 @@ async fn chaos() {
     );
     let mut random = StdRng::seed_from_u64(seed);
     let mut chaos = if on_stack { Chaos::on_stack(seed).await } else { Chaos::embedded(seed).await };
+    if on_stack && chaos.disk.is_none() {
+        eprintln!(
+            "no tmpfs may be mounted here: instead of a full disk, files that cannot be put are injected"
+        );
+    }
     chaos.copy(&mut random).await;
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs_f64(minutes * 60.0)
@@ -67,7 +74,10 @@ async fn chaos() {
             chaos.stand.lake = tempfile::tempdir().expect("a folder for the lake");
             chaos.copy(&mut random).await;
         }
-        let blow = Blow::random(chaos.tally.rounds, on_stack, &mut random);
+        let blow = match on_stack {
+            true => Blow::on_stack(chaos.tally.rounds, chaos.disk.is_some(), &mut random),
+            false => Blow::embedded(chaos.tally.rounds, &mut random),
+        };
         chaos.round(blow, &mut random).await;
     }
     chaos.end().await;
@@ -91,6 +101,8 @@ async fn the_stack_survives_kills_of_worker_connect_and_kafka() {
 struct Chaos {
     /// First, since services end before their folder.
     services: Option<Services>,
+    /// The object store's own.
+    disk: Option<Disk>,
     stand: Stand,
     load: Load,
     tally: Tally,
@@ -101,23 +113,25 @@ impl Chaos {
         let stand = Stand::start(true).await;
         load::prepare(&stand, EMBEDDED.rows).await;
         let load = Load::start(&stand, EMBEDDED, seed);
-        Self { services: None, stand, load, tally: Tally::new(seed) }
+        Self { services: None, disk: None, stand, load, tally: Tally::new(seed) }
     }
 
     async fn on_stack(seed: u64) -> Self {
-        let (services, stand) = Services::start().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = Disk::mount(&folder.path().join("minio/data"));
+        let (services, stand) = Services::start_in(folder, None).await;
         let stand = stand.on_s3(lake_url(), services.s3());
         load::prepare(&stand, STACK.rows).await;
         connectors(&stand, "apply");
         let load = Load::start(&stand, STACK, seed);
         // A truncate waits for the connector's snapshot, and everybody else for the truncate.
         load.compare(true);
-        Self { services: Some(services), stand, load, tally: Tally::new(seed) }
+        Self { services: Some(services), disk, stand, load, tally: Tally::new(seed) }
     }
 
     /// Says what was counted; panics if anything is lost or doubled.
     async fn end(self) {
-        let Self { services, stand, load, mut tally } = self;
+        let Self { services, disk, stand, load, mut tally } = self;
         tally.committed = load.end().await;
         eprintln!("{tally}");
         if !tally.is_whole() {
@@ -127,6 +141,8 @@ impl Chaos {
         if let Some(services) = services {
             services.stop().await;
         }
+        // Before the folder that it lies in.
+        drop(disk);
     }
 
     /// A first copy, the ingester struck in the middle of it.
@@ -215,6 +231,13 @@ impl Chaos {
                     sleep(Duration::from_millis(random.random_range(20..200))).await;
                 }
                 self.tally.slow += 1;
+            }
+            Blow::FullDisk { time } => {
+                let disk = self.disk.as_ref().expect("a disk that can be full");
+                disk.fill();
+                sleep(*time).await;
+                disk.widen();
+                self.tally.full_disks += 1;
             }
             Blow::Rival => {
                 // Until the lease of the one before is over it owns nothing.

@@ -20,6 +20,7 @@ pub struct Tally {
     /// Those that stood still for a while.
     pub stopped: BTreeMap<Process, u32>,
     pub slow: u32,
+    pub full_disks: u32,
     pub rivals: u32,
     pub connectors_restarted: u32,
     /// From when the round's blow was over until all from before was in the lake.
@@ -46,6 +47,7 @@ impl Tally {
             idle_kills: 0,
             stopped: BTreeMap::new(),
             slow: 0,
+            full_disks: 0,
             rivals: 0,
             connectors_restarted: 0,
             recoveries: Vec::new(),
@@ -118,7 +120,7 @@ impl fmt::Display for Tally {
         write!(
             f,
             "chaos: seed {}; {minutes:.1} minutes; rounds {}; kills with rows in flight: {}; without: {}; \
-             stopped for seconds: {}; slow store: {}; rivals: {}; connectors restarted by hand: {}; \
+             stopped for seconds: {}; slow store: {}; full disk: {}; rivals: {}; connectors restarted by hand: {}; \
              failpoints: {}; not reached: {}; caught up after half of the blows in {:.1} s, at most {:.1} s; \
              a worker's memory at most {} MiB; transactions on odd tables: {}; rows compared: {}; rows lost: {}; \
              rows doubled: {}",
@@ -128,6 +130,7 @@ impl fmt::Display for Tally {
             self.idle_kills,
             each(&self.stopped),
             self.slow,
+            self.full_disks,
             self.rivals,
             self.connectors_restarted,
             hits.join(", "),

@@ -80,6 +80,12 @@ impl Contract {
         Columns::new(&self.message, names, given)
     }
 
+    /// The text of a time, by the path of its field, in microseconds since 1970-01-01 UTC; `None` if it is not in the format
+    /// that the contract has for it.
+    pub(crate) fn micros(&self, path: &[&str], text: &str) -> Option<i64> {
+        check::micros(&self.message, path, text)
+    }
+
     /// Checks a row of texts, as [`Self::check`] does an object of values; `None` is null.
     pub(crate) fn check_texts(&self, columns: &Columns, values: &[Option<&str>]) -> Vec<Reason> {
         check::check_texts(&self.message, columns, values)

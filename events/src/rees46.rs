@@ -11,35 +11,22 @@ use std::{
 };
 
 use arrow::{
-    array::{
-        ArrayRef, Decimal128Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
-    },
-    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+    array::{ArrayRef, Int64Builder, RecordBatch},
+    datatypes::{DataType, SchemaRef},
     error::ArrowError,
 };
 use csv::ByteRecord;
 use sha1::{Digest, Sha1};
 use uuid::Uuid;
 
-use crate::{Contract, contract::Columns};
+use crate::{
+    Contract,
+    behaviour::{self, EVENT_ID, FIELDS, TIME, Texts, Values},
+    contract::Columns,
+};
 
-/// The columns of the file, in our order; they may stand in any.
-pub const FIELDS: [&str; 9] = [
-    "event_time",
-    "event_type",
-    "product_id",
-    "category_id",
-    "category_code",
-    "brand",
-    "price",
-    "user_id",
-    "user_session",
-];
-const EVENT_ID: &str = "event_id";
 /// The line of the file that a row was, from 1; the header is the first.
 const LINE: &str = "_line";
-const TIME: usize = 0;
-const PRICE: usize = 6;
 /// What names are made in: ours alone.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f0b_5a52_8c3e_4c52_9f04_3d52_1f2f_a7c1);
 /// Rows whose equals are known: an equal row comes with the same time, so in a file in order of time soon after.
@@ -75,8 +62,8 @@ pub struct Rejected {
 /// Some lines of the file.
 #[derive(Debug)]
 pub struct Chunk {
-    /// From 1; the same lines whenever the file is read.
-    pub number: i64,
+    /// The line after its last one.
+    pub end: i64,
     /// In [`schema`].
     pub rows: RecordBatch,
     pub rejected: Vec<Rejected>,
@@ -91,21 +78,11 @@ pub struct Rees46<R> {
     columns: Columns,
     known: Known,
     chunk_rows: usize,
-    number: i64,
 }
 
 /// The columns of events that were read: `event_id`, the file's nine, and the line.
 pub fn schema() -> SchemaRef {
-    let data_type = |name: &str| match name {
-        "event_time" => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-        "product_id" | "category_id" | "user_id" => DataType::Int64,
-        "price" => DataType::Decimal128(12, 2),
-        _ => DataType::Utf8,
-    };
-    let fields = FIELDS.iter().map(|name| Field::new(*name, data_type(name), true));
-    let id = Field::new(EVENT_ID, DataType::Utf8, true);
-    let line = Field::new(LINE, DataType::Int64, true);
-    Arc::new(Schema::new(std::iter::once(id).chain(fields).chain([line]).collect::<Vec<_>>()))
+    behaviour::schema([(LINE, DataType::Int64)])
 }
 
 impl<R: Read> Rees46<R> {
@@ -127,7 +104,7 @@ impl<R: Read> Rees46<R> {
         let columns = contract.columns(&FIELDS, EVENT_ID).map_err(|missing| {
             Rees46Error::header(format!("the contract requires {missing}, which such a file has not"))
         })?;
-        Ok(Self { lines, places, contract, columns, known: Known::default(), chunk_rows, number: 0 })
+        Ok(Self { lines, places, contract, columns, known: Known::default(), chunk_rows })
     }
 
     /// The next lines; `None` at the end.
@@ -135,27 +112,32 @@ impl<R: Read> Rees46<R> {
     /// # Errors
     /// The file cannot be read.
     pub fn chunk(&mut self) -> Result<Option<Chunk>, Rees46Error> {
-        let mut builders = Builders::default();
-        let (mut rejected, mut lines) = (Vec::new(), 0);
+        let (mut events, mut numbers) = (behaviour::Columns::default(), Int64Builder::new());
+        let (mut rejected, mut lines, mut last) = (Vec::new(), 0, 0);
         let mut record = ByteRecord::new();
         while lines < self.chunk_rows
             && self.lines.read_byte_record(&mut record).map_err(Rees46Error::Read)?
         {
             lines += 1;
             let line = record.position().map_or(0, csv::Position::line);
-            if let Err(reason) = self.row(&record, line, &mut builders) {
-                rejected.push(Rejected { line, reason, bytes: record_bytes(&record) });
+            last = line;
+            match self.row(&record, line, &mut events) {
+                Ok(()) => numbers.append_value(i64::try_from(line).unwrap_or(i64::MAX)),
+                Err(reason) => rejected.push(Rejected { line, reason, bytes: record_bytes(&record) }),
             }
         }
         if lines == 0 {
             return Ok(None);
         }
-        self.number += 1;
-        let rows = builders.finish().map_err(Rees46Error::Columns)?;
-        Ok(Some(Chunk { number: self.number, rows, rejected }))
+        let columns = events.finish().and_then(|mut columns| {
+            columns.push(Arc::new(numbers.finish()) as ArrayRef);
+            RecordBatch::try_new(schema(), columns)
+        });
+        let rows = columns.map_err(Rees46Error::Columns)?;
+        Ok(Some(Chunk { end: i64::try_from(last + 1).unwrap_or(i64::MAX), rows, rejected }))
     }
 
-    fn row(&mut self, record: &ByteRecord, line: u64, builders: &mut Builders) -> Result<(), String> {
+    fn row(&mut self, record: &ByteRecord, line: u64, events: &mut behaviour::Columns) -> Result<(), String> {
         if record.len() != FIELDS.len() {
             return Err(format!("line {line} has {} fields instead of {}", record.len(), FIELDS.len()));
         }
@@ -172,34 +154,13 @@ impl<R: Read> Rees46<R> {
             let more = reasons[1..].iter().map(|reason| format!("; {} {}", reason.field, reason.rule));
             return Err(told(&first.field, first.rule) + &more.collect::<String>());
         }
-        let time = self.columns.micros(TIME, values[TIME].unwrap_or_default(), &self.contract);
+        let time = self.contract.micros(&[FIELDS[TIME]], values[TIME].unwrap_or_default());
         let time = time.ok_or_else(|| told("event_time", "format"))?;
-        let price = values[PRICE].map(cents).transpose().map_err(|()| told("price", "physicalType"))?;
-        let integer = |index: usize| {
-            let text: Option<&str> = values[index];
-            text.map(str::parse::<i64>).transpose().map_err(|_| told(FIELDS[index], "logicalType"))
-        };
-        let integers = [integer(2)?, integer(3)?, integer(7)?];
+        let typed = Values::of(&values).map_err(|(field, rule)| told(field, rule))?;
         let id = self.known.id(time, &values);
-        builders.append(id, time, price, integers, &values, line);
+        events.append(id, time, &typed);
         Ok(())
     }
-}
-
-/// Text of at most two decimals as hundredths, if decimal(12,2) holds it.
-fn cents(text: &str) -> Result<i128, ()> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let (fraction, rest) = fraction.split_at_checked(2.min(fraction.len())).ok_or(())?;
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty()
-        || whole.len() > 10
-        || !digits(whole)
-        || !digits(fraction)
-        || rest.bytes().any(|byte| byte != b'0')
-    {
-        return Err(());
-    }
-    format!("{whole}{fraction:0<2}").parse().map_err(|_| ())
 }
 
 /// A line's fields as CSV, as they were but for quotes.
@@ -220,7 +181,7 @@ struct Known {
 }
 
 impl Known {
-    fn id(&mut self, time: i64, values: &[Option<&str>; FIELDS.len()]) -> Uuid {
+    fn id(&mut self, time: i64, values: &Texts<'_>) -> Uuid {
         let mut name = Sha1::new_with_prefix(NAMESPACE.as_bytes());
         for value in values {
             // With its length, so that no two rows are one text.
@@ -249,77 +210,4 @@ impl Known {
 fn first_half(hash: Sha1) -> [u8; 16] {
     let digest = hash.finalize();
     std::array::from_fn(|index| digest[index])
-}
-
-#[derive(Default)]
-struct Builders {
-    ids: StringBuilder,
-    times: TimestampMicrosecondBuilder,
-    /// Type, category code, brand, session.
-    texts: [StringBuilder; 4],
-    /// Product, category, customer.
-    integers: [Int64Builder; 3],
-    prices: Decimal128Builder,
-    lines: Int64Builder,
-}
-
-impl Builders {
-    fn append(
-        &mut self,
-        id: Uuid,
-        time: i64,
-        price: Option<i128>,
-        integers: [Option<i64>; 3],
-        values: &[Option<&str>; FIELDS.len()],
-        line: u64,
-    ) {
-        self.ids.append_value(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
-        self.times.append_value(time);
-        for (builder, index) in self.texts.iter_mut().zip([1, 4, 5, 8]) {
-            builder.append_option(values[index]);
-        }
-        for (builder, value) in self.integers.iter_mut().zip(integers) {
-            builder.append_option(value);
-        }
-        self.prices.append_option(price);
-        self.lines.append_value(i64::try_from(line).unwrap_or(i64::MAX));
-    }
-
-    fn finish(mut self) -> Result<RecordBatch, ArrowError> {
-        let [kind, code, brand, session] =
-            self.texts.each_mut().map(|texts| Arc::new(texts.finish()) as ArrayRef);
-        let [product, category, user] =
-            self.integers.each_mut().map(|integers| Arc::new(integers.finish()) as ArrayRef);
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.ids.finish()),
-            Arc::new(self.times.finish().with_timezone("UTC")),
-            kind,
-            product,
-            category,
-            code,
-            brand,
-            Arc::new(self.prices.finish().with_precision_and_scale(12, 2)?),
-            user,
-            session,
-            Arc::new(self.lines.finish()),
-        ];
-        RecordBatch::try_new(schema(), columns)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prices_are_exact() {
-        for (text, expected) in
-            [("35.79", 3579), ("0", 0), ("7.5", 750), ("1.500", 150), ("9999999999.99", 999_999_999_999)]
-        {
-            assert_eq!(cents(text), Ok(expected), "{text}");
-        }
-        for text in ["", ".5", "1.005", "-1", "1e3", "10000000000", "1,5", "+1", "1.2é"] {
-            assert_eq!(cents(text), Err(()), "{text}");
-        }
-    }
 }

@@ -43,7 +43,7 @@ fn lines_become_typed_rows() {
     );
     let chunks = read(&text, 10);
     let rows = &chunks[0].rows;
-    assert_eq!((chunks.len(), chunks[0].number, rows.num_rows()), (1, 1, 1));
+    assert_eq!((chunks.len(), chunks[0].end, rows.num_rows()), (1, 3, 1));
     assert_eq!(rows.schema(), lakeward_events::schema());
     assert_eq!(rows.column(1).as_primitive::<TimestampMicrosecondType>().value(0), 1_569_888_000_000_000);
     assert_eq!(rows.column(3).as_primitive::<Int64Type>().value(0), 44_600_062);

@@ -1,6 +1,6 @@
 //! Tables that are computed from others and kept current.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use arrow::{
     array::{BooleanArray, RecordBatch},
@@ -10,21 +10,16 @@ use deltalake::datafusion::catalog::TableProvider;
 use lakeward_faults::failpoint;
 
 use crate::{
-    Compaction, Lake, LakeError, Layer,
+    Lake, LakeError, Layer,
     commit::{Txn, Work, commit},
-    compaction::compact,
     features::same_columns,
     layout::slug,
     table::{Definition, Table},
+    tidy::tidy,
     upsert::Upsert,
 };
 
 const FILE_BYTES: u64 = 64 << 20;
-/// So many commits from one tidying to the next.
-const TIDIED_EVERY: i64 = 100;
-const SMALL_FILES: usize = 20;
-/// Whoever reads a past state has this long.
-const GRACE: Duration = Duration::from_secs(3600);
 
 /// A table `gold/{name}`, one row a key, which is its first column. Each commit carries marks: numbers by name that say
 /// what of its sources is in it. A commit fails if anybody has committed since the rows and marks were read.
@@ -116,12 +111,6 @@ impl GoldTable {
     /// # Errors
     /// If the store fails; the rows are the same either way.
     pub async fn tidy(&mut self, now: i64) -> Result<(), LakeError> {
-        if self.table.version().is_none_or(|version| version % TIDIED_EVERY != 0) {
-            return Ok(());
-        }
-        let due = Compaction::Due { files: SMALL_FILES, bytes: FILE_BYTES };
-        compact(&mut self.table, &self.lake.serial_session(), due, |_| true, &[]).await?;
-        self.table.vacuum(&BTreeSet::new(), GRACE, now).await?;
-        Ok(())
+        tidy(&mut self.table, &self.lake, FILE_BYTES, now).await
     }
 }

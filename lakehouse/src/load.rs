@@ -1,13 +1,17 @@
-//! Rows of files: appended to bronze, and put into silver where their key is not there yet.
+//! Rows that come numbered, from files and topics: appended to bronze, and put into silver where their key is not there
+//! yet.
 //!
-//! A file is loaded in numbered chunks, always the same ones. Each commit carries the number of its chunk, as a
-//! transaction identifier of the file: after a crash, or the whole file again, what is there is passed over.
+//! The rows of a source's partition come in the order of their numbers. Each commit carries how far each partition is in,
+//! as transaction identifiers: after a crash, or from a source that is read anew, what is there is passed over.
 
-use std::sync::Arc;
+mod letters;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, Date32Array, RecordBatch, StringArray, TimestampMicrosecondArray},
-    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+    array::{ArrayRef, AsArray, Date32Array, RecordBatch, StringArray, TimestampMicrosecondArray},
+    compute::filter_record_batch,
+    datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit},
     error::ArrowError,
 };
 use backon::Retryable;
@@ -16,88 +20,100 @@ use lakeward_change::{DeadLetter, TableId};
 use crate::{
     Lake, LakeError, Layer, SourceRef, bronze,
     commit::{Txn, Work, backoff, commit},
-    letter_rows,
     table::{Definition, Table},
+    tidy::tidy,
     upsert::Upsert,
 };
 
+pub use letters::LoadedLetters;
+
 const FILE_BYTES: u64 = 128 << 20;
-const FILE: &str = "_file";
+const SOURCE: &str = "_source";
 const INGESTED_AT: &str = "_ingested_at";
 const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
 
-/// A table whose rows come from files, and a file that is loaded into it.
+/// How far each partition of a source is in: the number that its next row has at least.
+pub type Progress = BTreeMap<i32, i64>;
+
+/// What comes in, and which of its columns are what.
+#[derive(Debug, Clone)]
+pub struct LoadedRows {
+    /// Bronze's table, of this source alone.
+    pub bronze: TableId,
+    /// Silver's, which several may share.
+    pub silver: TableId,
+    pub schema: SchemaRef,
+    /// How many columns silver has: the first ones.
+    pub columns: usize,
+    /// Of silver's columns, those that tell rows apart. A time is best first: files are skipped by it.
+    pub key: &'static [&'static str],
+    /// The partition that a row is of, 32 bits; without it there is one, 0.
+    pub partition: Option<&'static str>,
+    /// The row's number in its partition, 64 bits.
+    pub number: &'static str,
+}
+
+/// A source that is loaded, and its tables.
 pub struct LoadedTable {
     lake: Lake,
-    id: TableId,
-    /// The file: its `system_id` says which one it is.
+    /// Its `system_id` says which file it is, or which Kafka.
     source: SourceRef,
-    /// Columns of silver, which tell rows apart. A time is best first: files are skipped by it.
+    rows: LoadedRows,
     key: Vec<usize>,
-    /// How many columns silver has: the first ones.
-    columns: usize,
-    schema: SchemaRef,
     bronze: Table,
     silver: Table,
+    letters: LoadedLetters,
     /// A call failed or was dropped midway: what is there must be read anew.
     stale: bool,
 }
 
 impl LoadedTable {
-    /// Makes the table if there is none. Rows will come in `schema`; its first `columns` columns are silver's, among them
-    /// those of the key.
+    /// Makes the tables if there are none.
     ///
     /// # Errors
-    /// If a key is no column, or the store fails.
-    pub async fn open(
-        lake: &Lake,
-        source: &SourceRef,
-        id: TableId,
-        schema: SchemaRef,
-        columns: usize,
-        key: &[&str],
-    ) -> Result<Self, LakeError> {
-        let path = |layer| lake.table_path(layer, &source.name, &id);
-        let mut bronze = Table::open(lake, &path(Layer::Bronze)).await?;
-        let mut silver = Table::open(lake, &path(Layer::Silver)).await?;
-        let current =
-            Arc::new(Schema::new(schema.fields().iter().take(columns).cloned().collect::<Vec<_>>()));
-        let key_columns = key.iter().map(|name| current.index_of(name)).collect::<Result<Vec<_>, _>>();
-        let key_columns = key_columns.map_err(LakeError::arrow(&silver.path))?;
-        let statistics = Some(key.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        let all = |schema, partition, statistics| Definition {
+    /// If a key is no column of silver, or the store fails.
+    pub async fn open(lake: &Lake, source: &SourceRef, rows: LoadedRows) -> Result<Self, LakeError> {
+        let path = |layer, id| lake.table_path(layer, &source.name, id);
+        let mut bronze = Table::open(lake, &path(Layer::Bronze, &rows.bronze)).await?;
+        let mut silver = Table::open(lake, &path(Layer::Silver, &rows.silver)).await?;
+        let fields = &rows.schema.fields()[..rows.columns.min(rows.schema.fields().len())];
+        let current = Arc::new(Schema::new(fields));
+        let key = rows.key.iter().map(|name| current.index_of(name)).collect::<Result<Vec<_>, _>>();
+        let key = key.map_err(LakeError::arrow(&silver.path))?;
+        let statistics: Vec<_> = rows.key.iter().map(|name| (*name).to_owned()).collect();
+        let all = |schema, partition| Definition {
             schema,
             partition,
-            statistics,
+            statistics: Some(statistics.clone()),
             target_file_bytes: FILE_BYTES,
             captured: None,
         };
-        bronze.create(&all(bronze_schema(&schema), Some(bronze::INGEST_DATE), statistics.clone())).await?;
-        silver.create(&all(current, None, statistics)).await?;
+        bronze.create(&all(bronze_schema(&rows.schema), Some(bronze::INGEST_DATE))).await?;
+        silver.create(&all(current, None)).await?;
         let (lake, source) = (lake.clone(), source.clone());
-        Ok(Self { lake, id, source, key: key_columns, columns, schema, bronze, silver, stale: false })
+        let letters = LoadedLetters::new(&lake, &source, rows.bronze.clone());
+        Ok(Self { lake, source, rows, key, bronze, silver, letters, stale: false })
     }
 
-    /// Up to which chunk the file is whole in the lake; 0 if nothing of it is.
+    /// How far partitions are whole in the lake.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn done(&self) -> Result<i64, LakeError> {
-        let app_id = self.app_id();
-        let (bronze, silver) = (self.bronze.txn(&app_id).await?, self.silver.txn(&app_id).await?);
-        Ok(bronze.unwrap_or(0).min(silver.unwrap_or(0)))
+    pub async fn done(&self, partitions: impl IntoIterator<Item = i32>) -> Result<Progress, LakeError> {
+        // Bronze is never behind it.
+        progress(&self.silver, &self.app_id(), partitions).await
     }
 
-    /// Takes in a chunk: what of it cannot be taken in is kept as dead letters first, the rows are appended to bronze, and
-    /// those whose key is new are put into silver. Each happens once, however often this is called. `now` (microseconds
-    /// UTC) is stored with the rows.
+    /// Takes in what comes before `ends` and was not taken in yet: what of it cannot be is kept as dead letters first (at the
+    /// positions 1, partition, number), the rows are appended to bronze, and those whose key is new are put into silver. Each
+    /// happens once, however often this is called. `now` (microseconds UTC) is stored with the rows.
     ///
     /// # Errors
-    /// If the rows are of another schema, another process loads the same file, or the store fails for longer than some
-    /// retries take. The same chunk may be loaded again.
+    /// If the rows are of another schema, another process loads the same, or the store fails for longer than some retries
+    /// take. The same may be loaded again.
     pub async fn load(
         &mut self,
-        number: i64,
+        ends: &Progress,
         rows: &RecordBatch,
         letters: &[DeadLetter],
         now: i64,
@@ -107,50 +123,69 @@ impl LoadedTable {
             self.silver.reload().await?;
         }
         self.stale = true;
-        self.keep(number, letters, now).await?;
+        self.letters.keep(ends, letters, now).await?;
         let app_id = self.app_id();
-        let before = self.bronze.txn(&app_id).await?;
-        if before < Some(number) {
-            let arrow = LakeError::arrow(&self.bronze.path);
-            let rows = self.bronze_rows(rows, now).map_err(arrow)?;
-            let stage = || self.bronze.stage(std::slice::from_ref(&rows));
-            let files = stage.retry(backoff()).when(LakeError::is_retryable).await?;
-            let txn = Txn { app_id: app_id.clone(), before, after: number };
-            commit(&mut self.bronze, &Work::Append(files), &[txn]).await?;
+        let done = progress(&self.bronze, &app_id, ends.keys().copied()).await?;
+        let txns = advance(&app_id, &done, ends);
+        if !txns.is_empty() {
+            let fresh = self.fresh(rows, &done).and_then(|rows| self.bronze_rows(&rows, now));
+            let fresh = fresh.map_err(LakeError::arrow(&self.bronze.path))?;
+            let work = if fresh.num_rows() == 0 {
+                Work::Nothing
+            } else {
+                let stage = || self.bronze.stage(std::slice::from_ref(&fresh));
+                Work::Append(stage.retry(backoff()).when(LakeError::is_retryable).await?)
+            };
+            commit(&mut self.bronze, &work, &txns).await?;
         }
-        let before = self.silver.txn(&app_id).await?;
-        if before < Some(number) {
-            let rows = rows.project(&(0..self.columns).collect::<Vec<_>>());
-            let upsert = rows.and_then(|rows| Upsert::inserting(rows, self.key.clone()));
-            let upsert = Arc::new(upsert.map_err(LakeError::arrow(&self.silver.path))?);
-            let work = Work::Merge { upsert: &upsert, lake: &self.lake };
-            commit(&mut self.silver, &work, &[Txn { app_id, before, after: number }]).await?;
+        let done = progress(&self.silver, &app_id, ends.keys().copied()).await?;
+        let txns = advance(&app_id, &done, ends);
+        if !txns.is_empty() {
+            let arrow = || LakeError::arrow(&self.silver.path);
+            let fresh = self.fresh(rows, &done).map_err(arrow())?;
+            if fresh.num_rows() == 0 {
+                commit(&mut self.silver, &Work::Nothing, &txns).await?;
+            } else {
+                let fresh = fresh.project(&(0..self.rows.columns).collect::<Vec<_>>());
+                let upsert = fresh.and_then(|rows| Upsert::inserting(rows, self.key.clone()));
+                let upsert = Arc::new(upsert.map_err(arrow())?);
+                let work = Work::Merge { upsert: &upsert, lake: &self.lake };
+                commit(&mut self.silver, &work, &txns).await?;
+            }
         }
         self.stale = false;
         Ok(())
     }
 
-    async fn keep(&self, number: i64, letters: &[DeadLetter], now: i64) -> Result<(), LakeError> {
-        if letters.is_empty() {
-            return Ok(());
+    /// Now and then puts small files together and removes what was replaced an hour ago and longer. `now` is in
+    /// microseconds UTC.
+    ///
+    /// # Errors
+    /// If others commit at the same time, or the store fails; the rows are the same either way.
+    pub async fn tidy(&mut self, now: i64) -> Result<(), LakeError> {
+        let before = std::mem::replace(&mut self.stale, true);
+        for table in [&mut self.bronze, &mut self.silver] {
+            tidy(table, &self.lake, FILE_BYTES, now).await?;
         }
-        // Commits that meet each other are tried again; within a process they need not meet.
-        let _only = self.lake.letter_files().lock().await;
-        let mut stored = Table::open(&self.lake, &letter_rows::path()).await?;
-        stored.create(&letter_rows::definition()).await?;
-        let app_id = format!("dead_letters/{}", self.app_id());
-        let before = stored.txn(&app_id).await?;
-        if before >= Some(number) {
-            return Ok(());
-        }
-        let files = stored.stage(&[letter_rows::batch(&self.source, letters, now)?]).await?;
-        commit(&mut stored, &Work::Append(files), &[Txn { app_id, before, after: number }]).await
+        self.stale = before;
+        Ok(())
     }
 
     fn app_id(&self) -> String {
-        let (SourceRef { name, system_id }, TableId { schema, name: table }) = (&self.source, &self.id);
-        // Quoted, so that no two tables share one.
-        format!("{name}/{system_id}/{schema:?}.{table:?}/chunk")
+        app_id(&self.source, &self.rows.bronze)
+    }
+
+    /// The rows that are not in by then.
+    fn fresh(&self, rows: &RecordBatch, done: &Progress) -> Result<RecordBatch, ArrowError> {
+        let column = |name: &str| rows.schema_ref().index_of(name).map(|index| rows.column(index));
+        let numbers = column(self.rows.number)?.as_primitive::<Int64Type>();
+        let partitions = self.rows.partition.map(column).transpose()?;
+        let partitions = partitions.map(|partitions| partitions.as_primitive::<Int32Type>());
+        let is_fresh = |row| {
+            let partition = partitions.map_or(0, |partitions| partitions.value(row));
+            Some(done.get(&partition).is_none_or(|done| numbers.value(row) >= *done))
+        };
+        filter_record_batch(rows, &(0..rows.num_rows()).map(is_fresh).collect())
     }
 
     fn bronze_rows(&self, rows: &RecordBatch, now: i64) -> Result<RecordBatch, ArrowError> {
@@ -162,13 +197,44 @@ impl LoadedTable {
             Arc::new(Date32Array::from_value(day, length)),
         ];
         let columns = rows.columns().iter().cloned().chain(added).collect();
-        RecordBatch::try_new(bronze_schema(&self.schema), columns)
+        RecordBatch::try_new(bronze_schema(&self.rows.schema), columns)
     }
 }
 
 fn bronze_schema(rows: &Schema) -> SchemaRef {
     let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    let added = [(FILE, DataType::Utf8), (INGESTED_AT, time), (bronze::INGEST_DATE, DataType::Date32)]
+    let added = [(SOURCE, DataType::Utf8), (INGESTED_AT, time), (bronze::INGEST_DATE, DataType::Date32)]
         .map(|(name, data_type)| Arc::new(Field::new(name, data_type, true)));
     Arc::new(Schema::new(rows.fields().iter().cloned().chain(added).collect::<Vec<_>>()))
+}
+
+fn app_id(source: &SourceRef, table: &TableId) -> String {
+    let (SourceRef { name, system_id }, TableId { schema, name: table }) = (source, table);
+    // Quoted, so that no two tables share one.
+    format!("{name}/{system_id}/{schema:?}.{table:?}")
+}
+
+/// How far partitions are in a table; those that are not begun are left out.
+async fn progress(
+    table: &Table,
+    app_id: &str,
+    partitions: impl IntoIterator<Item = i32>,
+) -> Result<Progress, LakeError> {
+    let mut done = Progress::new();
+    for partition in partitions {
+        if let Some(number) = table.txn(&format!("{app_id}/{partition}")).await? {
+            done.insert(partition, number);
+        }
+    }
+    Ok(done)
+}
+
+/// What tells of the partitions that a commit takes further.
+fn advance(app_id: &str, done: &Progress, ends: &Progress) -> Vec<Txn> {
+    let txns = ends.iter().map(|(partition, after)| Txn {
+        app_id: format!("{app_id}/{partition}"),
+        before: done.get(partition).copied(),
+        after: *after,
+    });
+    txns.filter(|txn| txn.before < Some(txn.after)).collect()
 }

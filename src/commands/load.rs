@@ -8,11 +8,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use arrow::datatypes::SchemaRef;
 use chrono::Utc;
 use flate2::bufread::MultiGzDecoder;
 use lakeward_change::{DeadLetter, Op, Position, TableId};
 use lakeward_events::{Chunk, ContractFile, FIELDS, Rees46, Rejected};
-use lakeward_lakehouse::{Lake, LoadedTable, SourceRef};
+use lakeward_lakehouse::{Lake, LoadedRows, LoadedTable, SourceRef};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -24,13 +25,10 @@ use crate::{
     session::{LakePlace, lake, shutdown_token},
 };
 
-/// The lake's name for what comes from files, and its table.
-const SOURCE: &str = "events_file";
+/// The lake's name for behaviour events, and for their tables.
+const SOURCE: &str = "events";
 const SCHEMA: &str = "tracking";
-const TABLE: &str = "events";
-/// What tells events apart. Equal events have equal times, and files are skipped by those.
-const KEY: [&str; 2] = ["event_time", "event_id"];
-/// Part of what a file is known by, since chunks are counted.
+const FILES: &str = "files";
 const CHUNK_ROWS: usize = 500_000;
 const READ_BYTES: usize = 1 << 20;
 
@@ -40,7 +38,7 @@ pub enum Arguments {
     Events(Events),
 }
 
-/// Into `bronze/events_file/tracking/events`, and `silver/…` where an event is once, however often it is loaded. Lines that do not
+/// Into `bronze/events/tracking/files`, and `silver/events/tracking/events` where an event is once, however often it comes. Lines that do not
 /// conform to the contract become dead letters. What was interrupted goes on where it stopped when the same file is loaded
 /// again. docs/events.md has the rest.
 #[derive(clap::Args)]
@@ -97,12 +95,9 @@ async fn load(
     shutdown: &CancellationToken,
 ) -> Result<Report> {
     let source = SourceRef { name: SOURCE.to_owned(), system_id: identity(path, shutdown).await? };
-    let id = TableId::new(SCHEMA, TABLE);
-    // All but the line.
-    let columns = FIELDS.len() + 1;
-    let schema = lakeward_events::schema();
-    let mut table = LoadedTable::open(lake, &source, id.clone(), schema, columns, &KEY).await?;
-    let done = table.done().await?;
+    let rows = loaded_rows(FILES, lakeward_events::schema(), None, "_line");
+    let mut table = LoadedTable::open(lake, &source, rows).await?;
+    let done = table.done([0]).await?.remove(&0);
     let mut events = Rees46::open(lines(path)?, Arc::clone(contract.contract()), CHUNK_ROWS)?;
     // One chunk is read while another is written.
     let (sender, mut chunks) = tokio::sync::mpsc::channel(1);
@@ -116,19 +111,18 @@ async fn load(
     });
     let step = Progress::new().step(path.display().to_string(), "lines");
     let mut report = Report { file: path.to_owned(), lines: 0, rejected: 0, passed_over: 0 };
-    while let Some(Chunk { number, rows, rejected }) = chunks.recv().await {
+    while let Some(Chunk { end, rows, rejected }) = chunks.recv().await {
         if shutdown.is_cancelled() {
             return Err(Interrupted.into());
         }
         let lines = (rows.num_rows() + rejected.len()) as u64;
         report.lines += lines;
         report.rejected += rejected.len() as u64;
-        if number <= done {
+        if Some(end) <= done {
             report.passed_over += lines;
         } else {
-            let letters: Vec<_> =
-                rejected.into_iter().map(|rejected| letter(&id, number, rejected)).collect();
-            table.load(number, &rows, &letters, Utc::now().timestamp_micros()).await?;
+            let letters: Vec<_> = rejected.into_iter().map(letter).collect();
+            table.load(&[(0, end)].into(), &rows, &letters, Utc::now().timestamp_micros()).await?;
         }
         step.set(report.lines, 0);
     }
@@ -174,12 +168,31 @@ async fn identity(path: &Path, shutdown: &CancellationToken) -> Result<String> {
         .collect())
 }
 
-/// At the place (chunk, line), since a file has no commits.
-fn letter(table: &TableId, chunk: i64, rejected: Rejected) -> DeadLetter {
+/// What there is of each event: `source` is how bronze's table is called, `partition` and `number` the columns that tell
+/// rows of it apart.
+fn loaded_rows(
+    source: &str,
+    schema: SchemaRef,
+    partition: Option<&'static str>,
+    number: &'static str,
+) -> LoadedRows {
+    LoadedRows {
+        bronze: TableId::new(SCHEMA, source),
+        silver: TableId::new(SCHEMA, "events"),
+        schema,
+        columns: FIELDS.len() + 1,
+        // Equal events have equal times, and files are skipped by those.
+        key: &["event_time", "event_id"],
+        partition,
+        number,
+    }
+}
+
+fn letter(rejected: Rejected) -> DeadLetter {
     let line = i64::try_from(rejected.line).unwrap_or(i64::MAX);
     DeadLetter {
-        table: table.clone(),
-        position: Position { epoch: 1, commit: chunk, order: line },
+        table: TableId::new(SCHEMA, FILES),
+        position: Position { epoch: 1, commit: 0, order: line },
         op: Op::Insert,
         lsn: 0,
         xid: None,

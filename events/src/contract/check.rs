@@ -47,13 +47,17 @@ impl Columns {
         let Kind::Object(fields) = &message.kind else { return None };
         fields.properties.get((*self.0.get(column)?)?)
     }
+}
 
-    /// A text of a column of times, in microseconds since 1970-01-01 UTC.
-    pub(crate) fn micros(&self, column: usize, text: &str, contract: &super::Contract) -> Option<i64> {
-        match &self.property(column, &contract.message)?.kind {
-            Kind::Time { format, .. } => format.read(text).ok(),
-            _ => None,
-        }
+pub(super) fn micros(message: &Property, path: &[&str], text: &str) -> Option<i64> {
+    let mut property = message;
+    for name in path {
+        let Kind::Object(fields) = &property.kind else { return None };
+        property = &fields.properties[*fields.by_name.get(*name)?];
+    }
+    match &property.kind {
+        Kind::Time { format, .. } => format.read(text).ok(),
+        _ => None,
     }
 }
 

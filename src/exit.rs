@@ -40,7 +40,8 @@ pub fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     ExitCode::from(if retryable { 1 } else { 2 })
 }
 
-fn is_retryable(error: &anyhow::Error) -> bool {
+/// Whether trying again later can succeed without anybody changing anything.
+pub fn is_retryable(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<Interrupted>()
             || cause.downcast_ref().is_some_and(PipelineError::is_retryable)

@@ -122,13 +122,14 @@ impl ControlSession {
     }
 }
 
+/// The shop's Postgres.
+pub fn postgres_url(config: &Config) -> Result<&str> {
+    let url = config.source.postgres_url.as_ref().map(SecretUrl::expose);
+    url.context("which Postgres? Give --postgres-url, or [source] postgres_url in lakeward.toml")
+}
+
 pub fn postgres_options(config: &Config) -> Result<PostgresOptions> {
-    let url = config
-        .source
-        .postgres_url
-        .as_ref()
-        .context("which Postgres? Give --postgres-url, or [source] postgres_url in lakeward.toml")?;
-    let mut options = PostgresOptions::new(url.expose());
+    let mut options = PostgresOptions::new(postgres_url(config)?);
     options.source_name = config.source.name.clone();
     options.slot = config.source.slot.clone();
     options.publication = config.source.publication.clone();

@@ -1,6 +1,7 @@
 //! The command from end to end, as its users run it, on a real Postgres.
 
 mod bad_events;
+mod behaviour;
 mod capture;
 mod chaos;
 mod command;

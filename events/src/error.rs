@@ -43,6 +43,11 @@ pub enum EventsError {
          own ([events] instance)"
     )]
     Fenced { instance: String },
+    #[error(
+        "partition {partition} of topic {topic} ends at {end}, and {next} was read before: it was deleted and made anew. Give \
+         the new topic another name, since its messages cannot be told from those of before"
+    )]
+    OtherTopic { topic: String, partition: i32, end: i64, next: i64 },
 }
 
 impl EventsError {

@@ -10,6 +10,8 @@ use crate::{Contract, ContractError, EventsError};
 
 /// Of behaviour events, as it is shipped.
 const SHIPPED: &str = include_str!("../../contracts/tracking.raw_user_behavior.yaml");
+/// Of changes of the shop's table of events.
+const SHIPPED_CHANGES: &str = include_str!("../../contracts/tracking_postgres_cdc.public.events.yaml");
 
 /// A contract and the file that it came from.
 #[derive(Debug, Clone)]
@@ -36,10 +38,22 @@ impl ContractFile {
     /// # Errors
     /// The file cannot be read, or is no contract that can be checked.
     pub fn open(path: Option<&Path>) -> Result<Self, EventsError> {
+        Self::open_or(path, SHIPPED)
+    }
+
+    /// The same of changes of the shop's table of events.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of_changes(path: Option<&Path>) -> Result<Self, EventsError> {
+        Self::open_or(path, SHIPPED_CHANGES)
+    }
+
+    fn open_or(path: Option<&Path>, shipped: &str) -> Result<Self, EventsError> {
         let text = match path {
             Some(path) => fs::read_to_string(path)
                 .map_err(|source| EventsError::File { path: path.to_owned(), source })?,
-            None => SHIPPED.to_owned(),
+            None => shipped.to_owned(),
         };
         let current = Contract::parse(&text).map_err(|source| EventsError::Contract {
             path: path.unwrap_or(Path::new("the shipped contract")).to_owned(),

@@ -5,10 +5,12 @@ mod log;
 pub mod names;
 mod options;
 mod output;
+mod reader;
 mod session;
 mod validator;
 
 pub use latest::{LatestOptions, LatestTopic};
 pub use log::RawLog;
 pub use options::Topics;
+pub use reader::{Limits, TopicMessage, TopicReader};
 pub use validator::{Tally, Validator};

@@ -19,7 +19,9 @@ pub use contract::{Contract, Reason};
 pub use error::{ContractError, EventsError};
 pub use file::{Change, ContractFile};
 #[cfg(feature = "kafka")]
-pub use kafka::{LatestOptions, LatestTopic, RawLog, Tally, Topics, Validator, names};
+pub use kafka::{
+    LatestOptions, LatestTopic, Limits, RawLog, Tally, TopicMessage, TopicReader, Topics, Validator, names,
+};
 pub use rees46::{Chunk, Rees46, Rees46Error, Rejected, schema};
 pub use split::{NoEvents, events_of, key_of};
 pub use topic_rows::{Form, Refused, TopicRows, topic_schema};

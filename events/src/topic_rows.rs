@@ -24,7 +24,9 @@ const OFFSET: &str = "_offset";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// A message is an event, and was checked before.
-    Event,
+    Checked,
+    /// A message is an event; it is checked here.
+    Raw,
     /// A message is Debezium's of a change, an event the row after it; it is checked here. Events that the shop takes back are
     /// events all the same.
     Change,
@@ -95,16 +97,18 @@ impl TopicRows {
     /// Whether there was an event.
     fn event(&mut self, message: &[u8]) -> Result<bool, String> {
         let no_json = |_| told("", "json");
+        if self.form != Form::Checked
+            && let Err(reasons) = self.contract.check(message)
+        {
+            let all = reasons.iter().map(|reason| told(&reason.field, reason.rule));
+            return Err(all.collect::<Vec<_>>().join("; "));
+        }
         match self.form {
-            Form::Event => {
+            Form::Checked | Form::Raw => {
                 let event = serde_json::from_slice(message).map_err(no_json)?;
                 self.append(&event, &["event_time"]).map(|()| true)
             }
             Form::Change => {
-                if let Err(reasons) = self.contract.check(message) {
-                    let all = reasons.iter().map(|reason| told(&reason.field, reason.rule));
-                    return Err(all.collect::<Vec<_>>().join("; "));
-                }
                 let change: Change<'_> = serde_json::from_slice(message).map_err(no_json)?;
                 match (change.op.as_ref(), change.after) {
                     ("c" | "r" | "u", Some(event)) => {

@@ -3,6 +3,7 @@
 mod contracts;
 mod files;
 mod message;
+mod rows;
 mod speed;
 #[cfg(feature = "kafka")]
 mod topics;

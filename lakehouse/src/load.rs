@@ -20,6 +20,7 @@ use lakeward_change::{DeadLetter, TableId};
 use crate::{
     Lake, LakeError, Layer, SourceRef, bronze,
     commit::{Txn, Work, backoff, commit},
+    merge::absent,
     table::{Definition, Table},
     tidy::tidy,
     upsert::Upsert,
@@ -141,20 +142,42 @@ impl LoadedTable {
         let done = progress(&self.silver, &app_id, ends.keys().copied()).await?;
         let txns = advance(&app_id, &done, ends);
         if !txns.is_empty() {
-            let arrow = || LakeError::arrow(&self.silver.path);
-            let fresh = self.fresh(rows, &done).map_err(arrow())?;
+            let fresh = self.fresh(rows, &done).map_err(LakeError::arrow(&self.silver.path))?;
             if fresh.num_rows() == 0 {
                 commit(&mut self.silver, &Work::Nothing, &txns).await?;
             } else {
-                let fresh = fresh.project(&(0..self.rows.columns).collect::<Vec<_>>());
-                let upsert = fresh.and_then(|rows| Upsert::inserting(rows, self.key.clone()));
-                let upsert = Arc::new(upsert.map_err(arrow())?);
+                let upsert = Arc::new(self.inserting(&fresh)?);
                 let work = Work::Merge { upsert: &upsert, lake: &self.lake };
                 commit(&mut self.silver, &work, &txns).await?;
             }
         }
         self.stale = false;
         Ok(())
+    }
+
+    /// Puts rows of bronze's schema into silver whose keys are new there; how far the source is stays as it is.
+    ///
+    /// # Errors
+    /// As [`Self::load`]. The rows may be put in again.
+    pub async fn put(&mut self, rows: &RecordBatch) -> Result<(), LakeError> {
+        self.stale = true;
+        self.silver.reload().await?;
+        let upsert = Arc::new(self.inserting(rows)?);
+        let work = Work::Merge { upsert: &upsert, lake: &self.lake };
+        commit(&mut self.silver, &work, &[]).await
+    }
+
+    /// Which of some rows, of the key's columns at least, silver has not.
+    ///
+    /// # Errors
+    /// If they lack a column of the key, or the store fails.
+    pub async fn absent(&mut self, rows: RecordBatch) -> Result<RecordBatch, LakeError> {
+        let arrow = || LakeError::arrow(&self.silver.path);
+        let key = self.rows.key.iter().map(|name| rows.schema_ref().index_of(name));
+        let key = key.collect::<Result<_, _>>().map_err(arrow())?;
+        let upsert = Upsert::inserting(rows, key).map_err(arrow())?;
+        self.silver.reload().await?;
+        absent(&upsert, &self.silver, &self.lake).await
     }
 
     /// Now and then puts small files together and removes what was replaced an hour ago and longer. `now` is in
@@ -169,6 +192,12 @@ impl LoadedTable {
         }
         self.stale = before;
         Ok(())
+    }
+
+    fn inserting(&self, rows: &RecordBatch) -> Result<Upsert, LakeError> {
+        let rows = rows.project(&(0..self.rows.columns).collect::<Vec<_>>());
+        let upsert = rows.and_then(|rows| Upsert::inserting(rows, self.key.clone()));
+        upsert.map_err(LakeError::arrow(&self.silver.path))
     }
 
     fn app_id(&self) -> String {

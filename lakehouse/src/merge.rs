@@ -49,6 +49,12 @@ pub(crate) async fn merge(upsert: &Arc<Upsert>, table: &Table, lake: &Lake) -> R
     rewrite_each(table, lake, &files, move |stored| upsert.apply(&stored), new).await
 }
 
+/// The rows that would be put in.
+pub(crate) async fn absent(upsert: &Upsert, table: &Table, lake: &Lake) -> Result<RecordBatch, LakeError> {
+    let Found { rows, .. } = find(upsert, table, lake).await?;
+    upsert.new_rows(&rows).map_err(LakeError::arrow(&table.path))
+}
+
 /// Writes what the loaded state's files become without the rows of some partitions of the source's table.
 pub(crate) async fn remove_leaves(
     leaves: &BTreeSet<String>,

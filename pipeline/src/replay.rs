@@ -148,7 +148,8 @@ pub enum ReplayChoice {
 }
 
 impl ReplayChoice {
-    fn has(&self, stored: &StoredLetter) -> bool {
+    /// Whether a letter is among them.
+    pub fn has(&self, stored: &StoredLetter) -> bool {
         match self {
             Self::Letters(ids) => ids.contains(&stored.id),
             Self::Table(table) => stored.letter.table == *table,

@@ -1,5 +1,7 @@
 //! `lakeward dead-letters list|show|replay`
 
+mod events;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -91,18 +93,24 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
         }
         Arguments::Replay { places, ids, table: name, all: _, wait } => {
             places.apply(&mut config);
-            let options = pipeline_options(&config)?;
             let choice = match name {
                 Some(name) => ReplayChoice::Table(named(&name)?),
                 None if ids.is_empty() => ReplayChoice::All,
                 None => ReplayChoice::Letters(ids.into_iter().collect()),
             };
             let lake = lake(&config)?;
-            let session = ControlSession::open(&config, &lake).await?;
-            let patience = Duration::from_secs(wait);
-            let report = replay(&lake, &session.control, &options, &choice, patience).await;
-            session.close().await?;
-            let report = report?;
+            let (mut report, rest) = events::replay(&lake, &config, choice).await?;
+            if let Some(choice) = rest {
+                let options = pipeline_options(&config)?;
+                let session = ControlSession::open(&config, &lake).await?;
+                let patience = Duration::from_secs(wait);
+                let replayed = replay(&lake, &session.control, &options, &choice, patience).await;
+                session.close().await?;
+                let replayed = replayed?;
+                report.applied += replayed.applied;
+                report.superseded += replayed.superseded;
+                report.refused.extend(replayed.refused);
+            }
             if json {
                 println!("{}", serde_json::to_string(&report)?);
             } else {

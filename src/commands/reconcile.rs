@@ -1,5 +1,7 @@
 //! `lakeward reconcile`
 
+mod events;
+
 use std::time::Duration;
 
 use anyhow::Result;
@@ -30,10 +32,17 @@ pub struct Arguments {
     /// was read
     #[arg(long)]
     repair: bool,
+    /// Instead of all that: whether each event of the shop's table is in silver/events/tracking/events, which `lakeward load
+    /// topics` keeps. Those that are there now have --wait to come
+    #[arg(long, conflicts_with_all = ["show_values", "repair"])]
+    events: bool,
 }
 
 pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result<Outcome> {
     arguments.places.apply(&mut config);
+    if arguments.events {
+        return events::run(&config, &*lake(&config)?, Duration::from_secs(arguments.wait), json).await;
+    }
     let options = pipeline_options(&config)?;
     let lake = lake(&config)?;
     let session = ControlSession::open(&config, &lake).await?;

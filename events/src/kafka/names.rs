@@ -19,6 +19,11 @@ pub const LAG_PROMISED: &str = "lakeward_events_lag_promised_seconds";
 /// Events that Kafka removed before they were read.
 pub const LOST: &str = "lakeward_events_lost_total";
 
+/// Messages taken into the lake, by `topic`.
+pub const LOADED: &str = "lakeward_events_loaded_total";
+/// How old the oldest message of the last commit was then, by Kafka's timestamps and by `topic`.
+pub const LOADED_LAG: &str = "lakeward_events_loaded_lag_seconds";
+
 /// JSON: the fields and rules that are broken, `[{"field":"price","rule":"minimum"}]`.
 pub const REASONS: &str = "lakeward-reasons";
 /// The contract that decided, as `id:version`; on both topics.
@@ -39,5 +44,7 @@ pub fn describe() {
     describe_counter!(TRANSACTIONS, "transactions of events committed");
     describe_gauge!(LAG, Unit::Seconds, "age of the oldest event of the last transaction at its commit");
     describe_gauge!(LAG_PROMISED, Unit::Seconds, "the latency that the contract promises");
+    describe_counter!(LOADED, "messages taken into the lake");
+    describe_gauge!(LOADED_LAG, Unit::Seconds, "age of the oldest message of the last commit into the lake");
     describe_counter!(LOST, "events that Kafka removed before they were read");
 }

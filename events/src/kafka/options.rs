@@ -71,6 +71,22 @@ impl Topics {
         self.settled(config)
     }
 
+    /// Of one who keeps by itself how far it is: it joins no group.
+    pub(super) fn reader(&self) -> ClientConfig {
+        let mut config = self.client("load");
+        config
+            // librdkafka wants a name, and does nothing with it.
+            .set("group.id", "lakeward-load")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "error")
+            .set("allow.auto.create.topics", "false")
+            .set("queued.max.messages.kbytes", "16384")
+            .set("fetch.wait.max.ms", "50");
+        self.settled(config)
+    }
+
     pub(super) fn transactional_producer(&self) -> ClientConfig {
         let mut config = self.client("validate");
         config

@@ -15,11 +15,9 @@ use crate::{config::Config, exit::Outcome};
 /// The lake's name for behaviour events, and for their tables.
 pub(super) const SOURCE: &str = "events";
 const SCHEMA: &str = "tracking";
-/// Bronze's tables: of files, of checked events, of changes of the shop's own table. What is invalid has dead letters alone.
+/// Bronze's tables of files, and of changes of the shop's own table.
 pub(super) const FILES: &str = "files";
-pub(super) const TOPIC: &str = "topic";
 pub(super) const CHANGES: &str = "changes";
-pub(super) const INVALID: &str = "invalid";
 
 #[derive(clap::Subcommand)]
 pub enum Arguments {

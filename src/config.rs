@@ -89,6 +89,7 @@ pub struct EventsConfig {
     pub invalid_topic: String,
     pub changes_topic: String,
     pub changes_contract: Option<PathBuf>,
+    pub most_letters: f64,
     pub group: String,
     pub instance: String,
     pub metrics_address: Option<SocketAddr>,
@@ -105,6 +106,7 @@ impl Default for EventsConfig {
             invalid_topic: "tracking.user_behavior.invalid".to_owned(),
             changes_topic: "tracking_postgres_cdc.public.events".to_owned(),
             changes_contract: None,
+            most_letters: 0.5,
             group: "lakeward-validate".to_owned(),
             instance: "0".to_owned(),
             metrics_address: None,
@@ -433,6 +435,10 @@ impl Config {
                 .filter(|(_, value)| !(0.01..=86_400.0).contains(value))
                 .map(|(key, value)| format!("{key} is {value}: it must be from 0.01 to 86400")),
         );
+        let share = self.events.most_letters;
+        if !(0.0..=1.0).contains(&share) {
+            problems.push(format!("events.most_letters is {share}: it must be from 0 to 1"));
+        }
         problems.extend(
             (self.online.ttl_days.each().into_iter())
                 .filter(|(_, value)| !(0.001..=3650.0).contains(value))

@@ -46,6 +46,7 @@ async fn an_event_is_once_by_whatever_way_it_comes() {
     both_ways_and_kills(&services, &stand).await;
     what_breaks_the_contract_is_a_letter(&stand).await;
     two_at_a_time_double_nothing(&services, &stand).await;
+    too_many_letters_stop_it_before_anything_is_written(&stand).await;
     validator.interrupt();
     services.stop().await;
 }
@@ -135,6 +136,29 @@ async fn what_breaks_the_contract_is_a_letter(stand: &Stand) {
     replay(0);
     arrived(stand, 5_972).await;
     assert_eq!(proof(0)["dead_letters"], 0);
+}
+
+/// A contract that refuses nearly everything is rather wrong than right.
+async fn too_many_letters_stop_it_before_anything_is_written(stand: &Stand) {
+    let rows = "insert into events select gen_random_uuid(), now(), 'stare', 1, null, null, null, 1, 1, gen_random_uuid()
+        from generate_series(1, 500)";
+    stand.sql(rows).await;
+    let before = letters(stand, "tracking.changes").len();
+    until("it stops", async || {
+        let mut command = load(stand, &["--until-idle"]);
+        // All that comes within this time is one.
+        command.env("LAKEWARD__INGEST__FLUSH_SECONDS", "2");
+        let output = command.output().expect("it runs");
+        let said = text(&output.stderr);
+        assert_eq!(said.contains("would be dead letters"), output.status.code() == Some(2), "{said}");
+        output.status.code() == Some(2)
+    })
+    .await;
+    assert_eq!(letters(stand, "tracking.changes").len(), before);
+    let mut command = load(stand, &["--until-idle"]);
+    command.env("LAKEWARD__EVENTS__MOST_LETTERS", "1");
+    succeed(command);
+    assert_eq!(letters(stand, "tracking.changes").len(), before + 500);
 }
 
 async fn two_at_a_time_double_nothing(services: &Services, stand: &Stand) {

@@ -99,7 +99,8 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     names::describe();
     let (topics, lake) = (topics(&config), lake(&config)?);
     let every = Duration::from_secs_f64(config.ingest.flush_seconds);
-    let follower = Follower { topics, lake, every, until_idle, shutdown };
+    let most_letters = config.events.most_letters;
+    let follower = Follower { topics, lake, every, most_letters, until_idle, shutdown };
     let reports = try_join_all(roads.into_iter().map(|road| follower.follow(road))).await?;
     if json {
         println!("{}", serde_json::to_string(&reports)?);
@@ -119,6 +120,8 @@ struct Follower {
     lake: Arc<Lake>,
     /// From one commit to the next.
     every: Duration,
+    /// Share of messages.
+    most_letters: f64,
     until_idle: bool,
     shutdown: CancellationToken,
 }
@@ -171,6 +174,9 @@ impl Follower {
                     return Ok(true);
                 }
             } else {
+                if matches!(into, Into::Table(_)) {
+                    chunk.hold_back(self.most_letters)?;
+                }
                 into.load(&chunk, now.timestamp_micros()).await?;
                 report.messages += chunk.messages;
                 report.dead_letters += chunk.letters.len() as u64;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use arrow::record_batch::RecordBatch;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use lakeward_change::{DeadLetter, Op, Position, TableId};
@@ -12,6 +12,8 @@ use lakeward_events::{
 use lakeward_lakehouse::Progress;
 use serde::{Deserialize, Serialize};
 
+/// So few messages may all be dead letters.
+const FEW: u64 = 100;
 const MESSAGES: usize = 200_000;
 const BYTES: usize = 64 << 20;
 
@@ -81,6 +83,23 @@ impl Chunk {
             letter(&table, (partition, offset), reason, message, &whence)
         }));
         Ok(Self { ends, rows, letters, messages, oldest })
+    }
+}
+
+impl Chunk {
+    /// # Errors
+    /// More than a share of the messages would be dead letters: rather a contract or a producer is wrong than all of them.
+    pub(super) fn hold_back(&self, most: f64) -> Result<()> {
+        let letters = self.letters.len();
+        if self.messages < FEW || letters as f64 <= most * self.messages as f64 {
+            return Ok(());
+        }
+        let reason = self.letters.first().map_or("", |letter| &letter.reason);
+        bail!(
+            "{letters} of {} messages would be dead letters, the first because {reason}. Nothing of them was written: mend \
+             the contract or what sends them, or raise [events] most_letters to have them set aside",
+            self.messages
+        );
     }
 }
 

@@ -167,7 +167,6 @@ impl Follower {
             })
             .await?;
             reader = returned;
-            let now = Utc::now();
             if chunk.ends.is_empty() {
                 metrics::gauge!(names::LOADED_LAG, "topic" => road.topic.clone()).set(0.0);
                 if self.until_idle && reader.is_at_end() {
@@ -177,7 +176,7 @@ impl Follower {
                 if matches!(into, Into::Table(_)) {
                     chunk.hold_back(self.most_letters)?;
                 }
-                into.load(&chunk, now.timestamp_micros()).await?;
+                into.load(&chunk, Utc::now().timestamp_micros()).await?;
                 report.messages += chunk.messages;
                 report.dead_letters += chunk.letters.len() as u64;
                 metrics::counter!(names::LOADED, "topic" => road.topic.clone()).increment(chunk.messages);

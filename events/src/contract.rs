@@ -40,6 +40,12 @@ pub struct Reason {
     pub rule: &'static str,
 }
 
+/// A reason in words; without a field it is the message's.
+pub fn broken(field: &str, rule: &str) -> String {
+    let of = if field.is_empty() { "the message" } else { field };
+    format!("{of} breaks the rule {rule}")
+}
+
 impl Contract {
     /// Compiles a contract.
     ///

@@ -15,7 +15,7 @@ mod split;
 mod topic_rows;
 
 pub use behaviour::FIELDS;
-pub use contract::{Contract, Reason};
+pub use contract::{Contract, Reason, broken};
 pub use error::{ContractError, EventsError};
 pub use file::{Change, ContractFile};
 #[cfg(feature = "kafka")]

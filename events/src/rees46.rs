@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::{
     Contract,
     behaviour::{self, EVENT_ID, FIELDS, TIME, Texts, Values},
+    broken,
     contract::Columns,
 };
 
@@ -141,15 +142,14 @@ impl<R: Read> Rees46<R> {
         if record.len() != FIELDS.len() {
             return Err(format!("line {line} has {} fields instead of {}", record.len(), FIELDS.len()));
         }
+        let told = |field: &str, rule: &str| format!("line {line}: {}", broken(field, rule));
         let mut values = [None; FIELDS.len()];
         for (value, (place, field)) in values.iter_mut().zip(self.places.iter().zip(FIELDS)) {
             let bytes = record.get(*place).unwrap_or_default();
-            let text = std::str::from_utf8(bytes)
-                .map_err(|_| format!("line {line}: {field} breaks the rule utf8"))?;
+            let text = std::str::from_utf8(bytes).map_err(|_| told(field, "utf8"))?;
             *value = Some(text).filter(|text| !text.is_empty());
         }
         let reasons = self.contract.check_texts(&self.columns, &values);
-        let told = |field: &str, rule: &str| format!("line {line}: {field} breaks the rule {rule}");
         if let Some(first) = reasons.first() {
             let more = reasons[1..].iter().map(|reason| format!("; {} {}", reason.field, reason.rule));
             return Err(told(&first.field, first.rule) + &more.collect::<String>());

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::{
     Contract,
     behaviour::{self, FIELDS, Texts, Values},
+    broken,
 };
 
 /// Where a row was in its topic.
@@ -96,11 +97,11 @@ impl TopicRows {
 
     /// Whether there was an event.
     fn event(&mut self, message: &[u8]) -> Result<bool, String> {
-        let no_json = |_| told("", "json");
+        let no_json = |_| broken("", "json");
         if self.form != Form::Checked
             && let Err(reasons) = self.contract.check(message)
         {
-            let all = reasons.iter().map(|reason| told(&reason.field, reason.rule));
+            let all = reasons.iter().map(|reason| broken(&reason.field, reason.rule));
             return Err(all.collect::<Vec<_>>().join("; "));
         }
         match self.form {
@@ -114,7 +115,7 @@ impl TopicRows {
                     ("c" | "r" | "u", Some(event)) => {
                         self.append(&event, &["after", "event_time"]).map(|()| true)
                     }
-                    ("c" | "r" | "u", None) => Err(told("after", "required")),
+                    ("c" | "r" | "u", None) => Err(broken("after", "required")),
                     _ => Ok(false),
                 }
             }
@@ -122,24 +123,19 @@ impl TopicRows {
     }
 
     fn append(&mut self, event: &Event<'_>, time: &[&str]) -> Result<(), String> {
-        let id = text(event.event_id).ok_or_else(|| told(behaviour::EVENT_ID, "required"))?;
-        let id = Uuid::try_parse(&id).map_err(|_| told(behaviour::EVENT_ID, "format"))?;
+        let id = text(event.event_id).ok_or_else(|| broken(behaviour::EVENT_ID, "required"))?;
+        let id = Uuid::try_parse(&id).map_err(|_| broken(behaviour::EVENT_ID, "format"))?;
         let texts = event.fields().map(text);
         let mut borrowed: Texts<'_> = Default::default();
         for (borrowed, text) in borrowed.iter_mut().zip(&texts) {
             *borrowed = text.as_deref();
         }
-        let values = Values::of(&borrowed).map_err(|(field, rule)| told(field, rule))?;
-        let at = borrowed[behaviour::TIME].ok_or_else(|| told("event_time", "required"))?;
-        let at = self.contract.micros(time, at).ok_or_else(|| told("event_time", "format"))?;
+        let values = Values::of(&borrowed).map_err(|(field, rule)| broken(field, rule))?;
+        let at = borrowed[behaviour::TIME].ok_or_else(|| broken("event_time", "required"))?;
+        let at = self.contract.micros(time, at).ok_or_else(|| broken("event_time", "format"))?;
         self.events.append(id, at, &values);
         Ok(())
     }
-}
-
-fn told(field: &str, rule: &str) -> String {
-    let of = if field.is_empty() { "the message" } else { field };
-    format!("{of} breaks the rule {rule}")
 }
 
 /// An event's fields as they stand there.

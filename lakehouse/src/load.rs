@@ -105,8 +105,8 @@ impl LoadedTable {
         progress(&self.silver, &self.app_id(), partitions).await
     }
 
-    /// Takes in what comes before `ends` and was not taken in yet: what of it cannot be is kept as dead letters first (at the
-    /// positions 1, partition, number), the rows are appended to bronze, and those whose key is new are put into silver. Each
+    /// Takes in what comes before `ends` and was not taken in yet: what of it cannot be is kept as dead letters first (made by
+    /// [`LoadedLetters::letter`]), the rows are appended to bronze, and those whose key is new are put into silver. Each
     /// happens once, however often this is called. `now` (microseconds UTC) is stored with the rows.
     ///
     /// # Errors

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use arrow::{array::AsArray, datatypes::Int64Type};
-use lakeward_change::{DeadLetter, Op, Position, TableId};
-use lakeward_events::{ContractFile, FIELDS, Rees46, schema};
-use lakeward_lakehouse::{Lake, LakeError, LoadedRows, LoadedTable, Progress, SourceRef};
+use lakeward_change::TableId;
+use lakeward_events::{ContractFile, FIELDS, Rees46, Rejected, schema};
+use lakeward_lakehouse::{Lake, LakeError, LoadedLetters, LoadedRows, LoadedTable, Progress, SourceRef};
 use object_store::ObjectStore;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use url::Url;
@@ -69,16 +69,9 @@ async fn load(lake: &Lake, name: &str, text: &str) -> Result<(), LakeError> {
         if Some(chunk.end) <= done {
             continue;
         }
-        let letter = |rejected: lakeward_events::Rejected| DeadLetter {
-            table: TableId::new("tracking", "files"),
-            position: Position { epoch: 1, commit: 0, order: rejected.line as i64 },
-            op: Op::Insert,
-            lsn: 0,
-            xid: None,
-            committed_at: None,
-            reason: rejected.reason,
-            message: rejected.bytes,
-            relation: Vec::new(),
+        let letter = |Rejected { line, reason, bytes }| {
+            let table = TableId::new("tracking", "files");
+            LoadedLetters::letter(&table, (0, line as i64), reason, bytes, Vec::new())
         };
         let letters: Vec<_> = chunk.rejected.into_iter().map(letter).collect();
         table.load(&up_to(chunk.end), &chunk.rows, &letters, NOW).await?;

@@ -38,9 +38,13 @@ pub async fn run(arguments: Arguments, config: Config, json: bool) -> Result<Out
 
 /// A topic's table, to be looked into or mended: what comes is taken in by whoever follows the topic.
 pub(super) async fn events_table(lake: &Lake) -> Result<LoadedTable, LakeError> {
-    let rows = loaded_rows(CHANGES, topic_schema(), Some("_partition"), "_offset");
+    let rows = topic_rows(CHANGES);
     let source = SourceRef { name: SOURCE.to_owned(), system_id: String::new() };
     LoadedTable::open(lake, &source, rows).await
+}
+
+fn topic_rows(table: &str) -> LoadedRows {
+    loaded_rows(table, topic_schema(), Some("_partition"), "_offset")
 }
 
 /// What there is of each event: `source` is how bronze's table is called, `partition` and `number` the columns that tell

@@ -1,6 +1,6 @@
 //! What of a loaded source cannot be taken in.
 
-use lakeward_change::{DeadLetter, TableId};
+use lakeward_change::{DeadLetter, Op, Position, TableId};
 
 use super::{Progress, advance, app_id, progress};
 use crate::{
@@ -24,6 +24,28 @@ impl LoadedLetters {
         Self { lake: lake.clone(), source: source.clone(), app_id }
     }
 
+    /// What cannot be taken in of a partition, by its number there: at the position (1, partition, number). `relation` tells
+    /// where it came from.
+    pub fn letter(
+        table: &TableId,
+        (partition, number): (i32, i64),
+        reason: String,
+        message: Vec<u8>,
+        relation: Vec<u8>,
+    ) -> DeadLetter {
+        DeadLetter {
+            table: table.clone(),
+            position: Position { epoch: 1, commit: i64::from(partition), order: number },
+            op: Op::Insert,
+            lsn: 0,
+            xid: None,
+            committed_at: None,
+            reason,
+            message,
+            relation,
+        }
+    }
+
     /// How far partitions had letters.
     ///
     /// # Errors
@@ -33,8 +55,8 @@ impl LoadedLetters {
         progress(&stored, &self.app_id, partitions).await
     }
 
-    /// Keeps the letters before `ends` that were not kept yet. They stand at the positions (1, partition, number). `now` is
-    /// in microseconds UTC.
+    /// Keeps the letters before `ends` that were not kept yet, made by [`Self::letter`]. `now` is in microseconds
+    /// UTC.
     ///
     /// # Errors
     /// If another process keeps the same, or the store fails. The same letters may be kept again.

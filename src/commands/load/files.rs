@@ -10,9 +10,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use chrono::Utc;
 use flate2::bufread::MultiGzDecoder;
-use lakeward_change::{DeadLetter, Op, Position, TableId};
+use lakeward_change::{DeadLetter, TableId};
 use lakeward_events::{Chunk, ContractFile, FIELDS, Rees46, Rejected};
-use lakeward_lakehouse::{Lake, LoadedTable, SourceRef};
+use lakeward_lakehouse::{Lake, LoadedLetters, LoadedTable, SourceRef};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -159,18 +159,15 @@ async fn identity(path: &Path, shutdown: &CancellationToken) -> Result<String> {
 }
 
 fn letter(rejected: Rejected) -> DeadLetter {
-    let line = i64::try_from(rejected.line).unwrap_or(i64::MAX);
-    DeadLetter {
-        table: TableId::new(SCHEMA, FILES),
-        position: Position { epoch: 1, commit: 0, order: line },
-        op: Op::Insert,
-        lsn: 0,
-        xid: None,
-        committed_at: None,
-        reason: rejected.reason,
-        message: rejected.bytes,
-        relation: FIELDS.join(",").into_bytes(),
-    }
+    let Rejected { line, reason, bytes } = rejected;
+    let line = i64::try_from(line).unwrap_or(i64::MAX);
+    LoadedLetters::letter(
+        &TableId::new(SCHEMA, FILES),
+        (0, line),
+        reason,
+        bytes,
+        FIELDS.join(",").into_bytes(),
+    )
 }
 
 #[cfg(test)]

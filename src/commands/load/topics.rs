@@ -12,14 +12,14 @@ use anyhow::{Context, Result};
 use chrono::Utc;
 use futures::future::try_join_all;
 use lakeward_change::TableId;
-use lakeward_events::{Change, ContractFile, EventsError, Form, TopicReader, Topics, names, topic_schema};
+use lakeward_events::{Change, ContractFile, EventsError, Form, TopicReader, Topics, names};
 use lakeward_lakehouse::{Lake, LakeError, LoadedLetters, LoadedTable, Progress, SourceRef};
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use self::chunk::Chunk;
-use super::{CHANGES, SCHEMA, SOURCE, loaded_rows};
+use super::{CHANGES, SCHEMA, SOURCE, topic_rows};
 use crate::{
     config::Config,
     events::topics,
@@ -223,8 +223,7 @@ impl Into {
         if matches!(road.kind, Kind::Invalid) {
             return Ok(Self::Letters(LoadedLetters::new(lake, source, TableId::new(SCHEMA, road.table))));
         }
-        let rows = loaded_rows(road.table, topic_schema(), Some("_partition"), "_offset");
-        Ok(Self::Table(Box::new(LoadedTable::open(lake, source, rows).await?)))
+        Ok(Self::Table(Box::new(LoadedTable::open(lake, source, topic_rows(road.table)).await?)))
     }
 
     async fn done(&self, reader: &TopicReader) -> Result<Progress, LakeError> {

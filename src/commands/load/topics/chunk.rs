@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::{Result, bail};
 use arrow::record_batch::RecordBatch;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use lakeward_change::{DeadLetter, Op, Position, TableId};
+use lakeward_change::{DeadLetter, TableId};
 use lakeward_events::{
-    Contract, Form, Limits, Refused, TopicMessage, TopicReader, TopicRows, names, topic_schema,
+    Contract, Form, Limits, Refused, TopicMessage, TopicReader, TopicRows, broken, names, topic_schema,
 };
-use lakeward_lakehouse::Progress;
+use lakeward_lakehouse::{LoadedLetters, Progress};
 use serde::{Deserialize, Serialize};
 
 /// So few messages may all be dead letters.
@@ -108,10 +108,7 @@ fn invalid(table: &TableId, message: &TopicMessage<'_>) -> DeadLetter {
     let mut headers: BTreeMap<&str, &[u8]> = message.headers().collect();
     let mut own = |name: &str| headers.remove(name).and_then(|value| std::str::from_utf8(value).ok());
     let reasons = own(names::REASONS).and_then(|text| serde_json::from_str::<Vec<Reason<'_>>>(text).ok());
-    let told = reasons.unwrap_or_default().into_iter().map(|Reason { field, rule }| {
-        let of = if field.is_empty() { "the message" } else { field };
-        format!("{of} breaks the rule {rule}")
-    });
+    let told = reasons.unwrap_or_default().into_iter().map(|Reason { field, rule }| broken(field, rule));
     let whence = Whence {
         topic: own(names::TOPIC).unwrap_or_default(),
         partition: own(names::PARTITION).and_then(|text| text.parse().ok()).unwrap_or(-1),
@@ -127,20 +124,11 @@ fn invalid(table: &TableId, message: &TopicMessage<'_>) -> DeadLetter {
 
 fn letter(
     table: &TableId,
-    (partition, offset): (i32, i64),
+    place: (i32, i64),
     reason: String,
     message: Vec<u8>,
     whence: &Whence<'_>,
 ) -> DeadLetter {
-    DeadLetter {
-        table: table.clone(),
-        position: Position { epoch: 1, commit: i64::from(partition), order: offset },
-        op: Op::Insert,
-        lsn: 0,
-        xid: None,
-        committed_at: None,
-        reason,
-        message,
-        relation: serde_json::to_vec(whence).unwrap_or_default(),
-    }
+    let relation = serde_json::to_vec(whence).unwrap_or_default();
+    LoadedLetters::letter(table, place, reason, message, relation)
 }

@@ -1,5 +1,8 @@
 //! Serving on live data: the online store kept by the stream, the models kept by the registry.
 
+#[cfg(feature = "kafka")]
+pub mod tracked;
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
@@ -25,6 +28,8 @@ pub struct Following {
     pub store: Arc<MemoryStore>,
     /// Where the features of its source are that all processes share.
     pub online: Option<Online>,
+    /// What brings them there, if it is this process.
+    pub publisher: Option<Arc<Publisher>>,
     pub task: JoinHandle<Result<()>>,
 }
 
@@ -51,7 +56,7 @@ pub async fn follow_pipeline(
         publisher
     });
     let task = tokio::spawn({
-        let (store, names) = (Arc::clone(&store), names.clone());
+        let (store, names, publisher) = (Arc::clone(&store), names.clone(), publisher.clone());
         async move {
             // Ends with this task.
             let _publishing = publishing;
@@ -71,7 +76,7 @@ pub async fn follow_pipeline(
             }
         }
     });
-    Ok(Following { store, online, task })
+    Ok(Following { store, online, publisher, task })
 }
 
 /// A cut with all of the shop's tables: while one of them is copied anew, the store keeps what it has. `None` once the
@@ -138,7 +143,7 @@ pub async fn follow_lake(
             Ok(())
         }
     });
-    Ok(Following { store, online, task })
+    Ok(Following { store, online, publisher: None, task })
 }
 
 /// Applies what came since the watermark `seen`, which moves on.
@@ -229,4 +234,20 @@ where
     let Some(champion) = registry.champion(kind).await? else { return Ok(None) };
     let model = decode(&champion.bytes)?;
     Ok(Some(Champion { etag: champion.etag, version: champion.manifest.version, model }))
+}
+
+/// There is no Kafka in this build.
+#[cfg(not(feature = "kafka"))]
+pub mod tracked {
+    use super::{Arc, CancellationToken, MemoryStore, Publisher, Result};
+    use crate::config::Config;
+
+    pub fn follow(
+        _: &Config,
+        _: &Arc<MemoryStore>,
+        _: Option<Arc<Publisher>>,
+        _: &CancellationToken,
+    ) -> Result<()> {
+        Ok(())
+    }
 }

@@ -23,6 +23,7 @@ mod schema;
 mod secured_topics;
 mod services;
 mod serving;
+mod sessions;
 mod slots;
 mod stand;
 mod status;

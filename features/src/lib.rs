@@ -33,7 +33,7 @@ pub use rfm::{Rfm, Segment};
 pub use shop::{ShopBatches, ShopNames, ShopTable, ShopTables};
 pub use store::{
     Applied, CartEvent, Customer, ItemHistory, MemoryStore, OnlineStore, OrderItem, OrderSummary, Product,
-    RevenueMinute, SESSION_GAP, Session, StoreEvent, StoreStatus,
+    RevenueMinute, SESSION_GAP, SESSION_SPAN, Session, StoreEvent, StoreStatus,
 };
 pub use views::View;
 

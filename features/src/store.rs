@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 use crate::{Activity, Interaction, Money, Rfm, ShopTable};
 
 pub use memory::{Applied, MemoryStore};
-pub use session::{CartEvent, SESSION_GAP, Session};
+pub use session::{CartEvent, SESSION_GAP, SESSION_SPAN, Session};
 
 /// Reads of the newest state of the shop. All times are microseconds UTC.
 ///

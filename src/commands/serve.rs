@@ -47,7 +47,7 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
 
     let mut capture = None;
     let online = |source: &str| online(&config, source);
-    let Following { store, online, task: following } = if arguments.ingest {
+    let Following { store, online, publisher, task: following } = if arguments.ingest {
         let session = ControlSession::open(&config, &lake).await?;
         let streams = Streams::start(&config, &lake);
         let observer = streams.observer(pipeline_observer(&Progress::new()));
@@ -91,6 +91,7 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     };
 
     let events = events::door(&config, &shutdown)?;
+    live::tracked::follow(&config, &store, publisher, &shutdown)?;
     let state = AppState { online, events, behind: !arguments.ingest, ..AppState::new(store, clock) };
     live::keep_scores(&state, &shutdown);
     live::follow_models(&lake, &state, every, &shutdown)?;

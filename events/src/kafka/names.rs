@@ -24,6 +24,11 @@ pub const LOADED: &str = "lakeward_events_loaded_total";
 /// How old the oldest message of the last commit was then, by Kafka's timestamps and by `topic`.
 pub const LOADED_LAG: &str = "lakeward_events_loaded_lag_seconds";
 
+/// Checked events taken into customers' sessions.
+pub const TRACKED: &str = "lakeward_events_tracked_total";
+/// How old the newest of them was then, by Kafka's timestamps.
+pub const TRACKED_LAG: &str = "lakeward_events_tracked_lag_seconds";
+
 /// JSON: the fields and rules that are broken, `[{"field":"price","rule":"minimum"}]`.
 pub const REASONS: &str = "lakeward-reasons";
 /// The contract that decided, as `id:version`; on both topics.
@@ -46,5 +51,11 @@ pub fn describe() {
     describe_gauge!(LAG_PROMISED, Unit::Seconds, "the latency that the contract promises");
     describe_counter!(LOADED, "messages taken into the lake");
     describe_gauge!(LOADED_LAG, Unit::Seconds, "age of the oldest message of the last commit into the lake");
+    describe_counter!(TRACKED, "checked events taken into customers' sessions");
+    describe_gauge!(
+        TRACKED_LAG,
+        Unit::Seconds,
+        "age of the newest event when it was taken into its customer's session"
+    );
     describe_counter!(LOST, "events that Kafka removed before they were read");
 }

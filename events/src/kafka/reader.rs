@@ -98,6 +98,32 @@ impl TopicReader {
         self.partitions.iter().copied()
     }
 
+    /// Where the first message is that Kafka took at a moment (milliseconds since 1970-01-01 UTC) or later, in each
+    /// partition; its end, if there is none.
+    ///
+    /// # Errors
+    /// Kafka is away.
+    pub fn since(&self, moment: i64) -> Result<BTreeMap<i32, i64>, EventsError> {
+        let failed = || EventsError::kafka(format!("tell of topic {}", self.topic));
+        let mut asked = TopicPartitionList::new();
+        for partition in self.partitions() {
+            asked.add_partition_offset(&self.topic, partition, Offset::Offset(moment)).map_err(failed())?;
+        }
+        let found = self.consumer.offsets_for_times(asked, PATIENCE).map_err(failed())?;
+        let mut since = BTreeMap::new();
+        for place in found.elements() {
+            let offset = match place.offset() {
+                Offset::Offset(offset) => offset,
+                _ => {
+                    let ends = self.consumer.fetch_watermarks(&self.topic, place.partition(), PATIENCE);
+                    ends.map_err(failed())?.1
+                }
+            };
+            since.insert(place.partition(), offset);
+        }
+        Ok(since)
+    }
+
     /// Begins at offsets; partitions without one begin with the oldest message that there is.
     ///
     /// # Errors

@@ -88,7 +88,9 @@ impl MemoryStore {
     pub(super) fn replace(&self, mut state: State) {
         state.mirror.settle();
         state.boundaries = state.mirror.stream_time.and_then(|as_of| read::boundaries(&state.mirror, as_of));
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        let mut held = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.mirror.sessions.adopt(std::mem::take(&mut held.mirror.sessions));
+        *held = state;
     }
 
     /// Applies a chunk of changes: readers see all of it or nothing. Changes of other tables and those at or before a
@@ -137,6 +139,24 @@ impl MemoryStore {
             let _ = self.events.send(event);
         }
         Ok(Applied { changes: counted, customers: settled.customers })
+    }
+
+    /// Takes in events that visitors' trackers told, in the columns of the shop's table `events`: for sessions alone, and
+    /// once, whether the shop has them too. Those dated after `until` (microseconds UTC), as by a clock that is wrong, are
+    /// in no session. Tells whose sessions changed.
+    ///
+    /// # Errors
+    /// A column is of a wrong type.
+    pub fn track(&self, events: &RecordBatch, until: i64) -> Result<BTreeSet<i64>> {
+        let rows = Rows::of(ShopTable::Events, events)?;
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        for row in 0..rows.len() {
+            let event = rows.event(row);
+            if event.time.is_some_and(|time| time <= until) {
+                state.mirror.track_event(rows.key(row), &event);
+            }
+        }
+        Ok(state.mirror.settle().customers)
     }
 
     /// All customers who have an order or an event, in no order.

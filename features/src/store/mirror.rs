@@ -233,7 +233,11 @@ impl Mirror {
         self.see_time(row.time);
         self.remove_event(stored);
         self.remove_event(key);
-        self.put_session(key, row);
+        if let Some((user_id, event)) = self.session_event(key, row, false)
+            && !self.sessions.holds(key)
+        {
+            self.sessions.put(user_id, event);
+        }
         let (Some(user_id), Some(product_id)) = (row.user_id, row.product_id) else { return };
         let cart = match row.event_type {
             Some("view") => false,
@@ -251,8 +255,16 @@ impl Mirror {
         *count = count.saturating_add(1);
     }
 
-    fn put_session(&mut self, key: i64, row: &EventRow<'_>) {
-        let (Some(user_id), Some(at)) = (row.user_id, row.time) else { return };
+    /// Takes in an event for its customer's session alone.
+    pub(crate) fn track_event(&mut self, key: i64, row: &EventRow<'_>) {
+        if let Some((user_id, event)) = self.session_event(key, row, true) {
+            self.sessions.track(user_id, event);
+        }
+    }
+
+    /// A customer and their event, if it can be in a session.
+    fn session_event(&mut self, key: i64, row: &EventRow<'_>, tracked: bool) -> Option<(i64, SessionEvent)> {
+        let (user_id, at) = (row.user_id?, row.time?);
         let mut shared = |text: Option<&str>| text.map(|text| self.names.shared(text));
         let item = (row.event_type == Some("cart")).then(|| {
             Box::new(SessionItem {
@@ -262,9 +274,9 @@ impl Mirror {
                 price: row.price,
             })
         });
-        let event = SessionEvent { at, key, event_type: shared(row.event_type), visit: row.visit, item };
+        let event_type = shared(row.event_type);
         self.interested.insert(user_id);
-        self.sessions.put(user_id, event);
+        Some((user_id, SessionEvent { at, key, event_type, visit: row.visit, item, tracked }))
     }
 
     pub(crate) fn remove_event(&mut self, key: i64) {

@@ -12,7 +12,7 @@ use crate::{DAY, MINUTE, Money, store::mirror::Map};
 /// So long after its last event a session is over, microseconds.
 pub const SESSION_GAP: i64 = 30 * MINUTE;
 /// Events count for a session if they are at most so old, microseconds.
-const SPAN: i64 = 6 * 60 * MINUTE;
+pub const SESSION_SPAN: i64 = 6 * 60 * MINUTE;
 /// Once in so much of stream time, events that no session can have any more are let go of.
 const SWEEP: i64 = 60 * MINUTE;
 
@@ -61,6 +61,8 @@ pub(crate) struct SessionEvent {
     pub(crate) visit: Option<i64>,
     /// Of what is put into the cart.
     pub(crate) item: Option<Box<SessionItem>>,
+    /// It came by a topic: whether the shop has a row of it does not matter.
+    pub(crate) tracked: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,10 +91,10 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    /// Takes in an event, unless it is too old.
+    /// Takes in an event that it does not hold, unless it is too old.
     pub(crate) fn put(&mut self, user_id: i64, event: SessionEvent) {
         let newest = *self.newest.insert(self.newest.unwrap_or(event.at).max(event.at));
-        if event.at <= newest.saturating_sub(SPAN) {
+        if event.at <= newest.saturating_sub(SESSION_SPAN) {
             return;
         }
         if event.key != super::rows::NO_EVENT {
@@ -103,19 +105,48 @@ impl Sessions {
         events.insert(at, event);
     }
 
-    /// Takes an event out, and tells whose it was.
+    /// Takes in a tracked event, which the shop may have stored as well.
+    pub(crate) fn track(&mut self, user_id: i64, event: SessionEvent) {
+        match self.owners.get(&event.key).and_then(|owner| self.events.get_mut(owner)) {
+            Some(held) => {
+                held.iter_mut().filter(|held| held.key == event.key).for_each(|held| held.tracked = true);
+            }
+            None => self.put(user_id, event),
+        }
+    }
+
+    /// Takes an event of the shop out, and tells whose it was.
     pub(crate) fn remove(&mut self, key: i64) -> Option<i64> {
-        let user_id = self.owners.remove(&key)?;
+        let user_id = *self.owners.get(&key)?;
         let events = self.events.get_mut(&user_id)?;
-        events.retain(|event| event.key != key);
+        let of_shop = |event: &SessionEvent| event.key == key && !event.tracked;
+        events.remove(events.iter().position(of_shop)?);
+        self.owners.remove(&key);
         if events.is_empty() {
             self.events.remove(&user_id);
         }
         Some(user_id)
     }
 
+    pub(crate) fn holds(&self, key: i64) -> bool {
+        self.owners.contains_key(&key)
+    }
+
+    /// Takes the shop's own events out, and tells whose there were.
     pub(crate) fn clear(&mut self) -> impl Iterator<Item = i64> + use<> {
-        std::mem::take(self).events.into_keys()
+        let cleared = std::mem::take(self);
+        let customers: Vec<_> = cleared.customers().collect();
+        self.adopt(cleared);
+        customers.into_iter()
+    }
+
+    /// Takes in the tracked events of others.
+    pub(crate) fn adopt(&mut self, others: Self) {
+        for (user_id, events) in others.events {
+            for event in events.into_iter().filter(|event| event.tracked) {
+                self.track(user_id, event);
+            }
+        }
     }
 
     pub(crate) fn customers(&self) -> impl Iterator<Item = i64> {
@@ -129,7 +160,7 @@ impl Sessions {
             return gone;
         };
         self.swept_at = newest;
-        let oldest = newest.saturating_sub(SPAN);
+        let oldest = newest.saturating_sub(SESSION_SPAN);
         self.events.retain(|user_id, events| {
             let old = events.partition_point(|event| event.at <= oldest);
             for event in events.drain(..old) {
@@ -148,7 +179,7 @@ impl Sessions {
         let events = self.events.get(&user_id)?;
         let as_of = as_of.max(self.newest?);
         let last = events.last().filter(|last| as_of.saturating_sub(last.at) <= SESSION_GAP)?;
-        let oldest = as_of.saturating_sub(SPAN);
+        let oldest = as_of.saturating_sub(SESSION_SPAN);
         let mut session = Session {
             started_at: last.at,
             last_event_at: last.at,
@@ -203,7 +234,8 @@ mod tests {
                 price: Some(Money::from_cents(1999)),
             })
         });
-        SessionEvent { at: minute * MINUTE, key, event_type: Some(event_type.into()), visit, item }
+        let event_type = Some(event_type.into());
+        SessionEvent { at: minute * MINUTE, key, event_type, visit, item, tracked: false }
     }
 
     /// Events with keys of their own, over half a day, in any order.
@@ -223,7 +255,7 @@ mod tests {
             return None;
         }
         let mut of_visit: Vec<_> =
-            events.iter().filter(|one| one.visit == last.visit && one.at > as_of - SPAN).collect();
+            events.iter().filter(|one| one.visit == last.visit && one.at > as_of - SESSION_SPAN).collect();
         of_visit.sort();
         let pause = of_visit.windows(2).rposition(|pair| pair[1].at - pair[0].at > SESSION_GAP);
         let of_session = &of_visit[pause.map_or(0, |before| before + 1)..];
@@ -261,6 +293,27 @@ mod tests {
             let as_of = newest + later * MINUTE;
             prop_assert_eq!(sessions.of(CUSTOMER, as_of), naive(&left, as_of));
         }
+    }
+
+    #[test]
+    fn what_was_tracked_outlives_the_table() {
+        let mut sessions = Sessions::default();
+        sessions.put(CUSTOMER, event(1, 0, "view", None));
+        sessions.put(CUSTOMER, SessionEvent { tracked: true, ..event(2, 1, "view", None) });
+        sessions.put(8, event(3, 1, "view", None));
+        let mut cleared: Vec<_> = sessions.clear().collect();
+        cleared.sort_unstable();
+        assert_eq!(cleared, [CUSTOMER, 8]);
+        assert_eq!(sessions.customers().collect::<Vec<_>>(), [CUSTOMER]);
+        assert!(sessions.holds(2) && !sessions.holds(1));
+        // Another state in which the shop has the event by now.
+        let mut anew = Sessions::default();
+        anew.put(CUSTOMER, event(2, 1, "view", None));
+        anew.adopt(sessions);
+        let count = |sessions: &Sessions| sessions.of(CUSTOMER, MINUTE).map(|session| session.activity_count);
+        assert_eq!(count(&anew), Some(1));
+        assert_eq!(anew.remove(2), None);
+        assert_eq!(count(&anew), Some(1));
     }
 
     #[test]

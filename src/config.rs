@@ -19,6 +19,7 @@ use figment::{
 };
 use lakeward_cdc::SchemaPolicy;
 use lakeward_change::TableId;
+use lakeward_lakehouse::Period;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
@@ -90,6 +91,7 @@ pub struct EventsConfig {
     pub changes_topic: String,
     pub changes_contract: Option<PathBuf>,
     pub most_letters: f64,
+    pub partition: Period,
     pub group: String,
     pub instance: String,
     pub metrics_address: Option<SocketAddr>,
@@ -107,6 +109,7 @@ impl Default for EventsConfig {
             changes_topic: "tracking_postgres_cdc.public.events".to_owned(),
             changes_contract: None,
             most_letters: 0.5,
+            partition: Period::Day,
             group: "lakeward-validate".to_owned(),
             instance: "0".to_owned(),
             metrics_address: None,

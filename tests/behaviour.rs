@@ -111,7 +111,8 @@ async fn what_breaks_the_contract_is_a_letter(stand: &Stand) {
         letters(stand, "tracking.changes").len() == 1
     })
     .await;
-    let reason = &letters(stand, "tracking.changes")[0]["reason"];
+    let letter = &letters(stand, "tracking.changes")[0];
+    let (id, reason) = (letter["id"].as_str().expect("an id"), &letter["reason"]);
     assert_eq!(reason, "after.event_type breaks the rule invalidValues");
     arrived(stand, 5_971).await;
     let proof = |code: i32| {
@@ -126,14 +127,20 @@ async fn what_breaks_the_contract_is_a_letter(stand: &Stand) {
     let contract = include_str!("../contracts/tracking_postgres_cdc.public.events.yaml");
     let mended = stand.lake.path().join("mended.yaml");
     std::fs::write(&mended, contract.replace("[view, cart,", "[look, view, cart,")).expect("it is written");
-    let replay = |applied: u64| {
-        let mut command =
-            stand.lakeward(&["dead-letters", "replay", "--json", "--table", "tracking.changes"]);
+    succeed(stand.lakeward(&["dead-letters", "park", id, "--lake", stand.lake_path()]));
+    assert_eq!(letters(stand, "tracking.changes")[0]["state"], "parked");
+    let replay = |chosen: &[&str], applied: u64| {
+        let mut command = stand.lakeward(&["dead-letters", "replay", "--json"]);
+        command.args(chosen);
         command.args(["--lake", stand.lake_path()]).env("LAKEWARD__EVENTS__CHANGES_CONTRACT", &mended);
         assert_eq!(json(&succeed(command))["applied"], applied);
     };
-    replay(1);
-    replay(0);
+    // Whoever parked it must name it.
+    let of_table = ["--table", "tracking.changes"];
+    replay(&of_table, 0);
+    assert_eq!(proof(0)["dead_letters"], 1);
+    replay(&[id], 1);
+    replay(&of_table, 0);
     arrived(stand, 5_972).await;
     assert_eq!(proof(0)["dead_letters"], 0);
 }

@@ -108,6 +108,15 @@ impl<R: Read> Rees46<R> {
         Ok(Self { lines, places, contract, columns, known: Known::default(), chunk_rows })
     }
 
+    /// The names of the file's columns in their order, with commas between.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn header(&mut self) -> Result<String, Rees46Error> {
+        let header = self.lines.headers().map_err(Rees46Error::Read)?;
+        Ok(header.iter().collect::<Vec<_>>().join(","))
+    }
+
     /// The next lines; `None` at the end.
     ///
     /// # Errors
@@ -122,7 +131,7 @@ impl<R: Read> Rees46<R> {
             lines += 1;
             let line = record.position().map_or(0, csv::Position::line);
             last = line;
-            match self.row(&record, line, &mut events) {
+            match self.row(&record, &mut events) {
                 Ok(()) => numbers.append_value(i64::try_from(line).unwrap_or(i64::MAX)),
                 Err(reason) => rejected.push(Rejected { line, reason, bytes: record_bytes(&record) }),
             }
@@ -138,25 +147,24 @@ impl<R: Read> Rees46<R> {
         Ok(Some(Chunk { end: i64::try_from(last + 1).unwrap_or(i64::MAX), rows, rejected }))
     }
 
-    fn row(&mut self, record: &ByteRecord, line: u64, events: &mut behaviour::Columns) -> Result<(), String> {
+    fn row(&mut self, record: &ByteRecord, events: &mut behaviour::Columns) -> Result<(), String> {
         if record.len() != FIELDS.len() {
-            return Err(format!("line {line} has {} fields instead of {}", record.len(), FIELDS.len()));
+            return Err(format!("{} fields instead of {}", record.len(), FIELDS.len()));
         }
-        let told = |field: &str, rule: &str| format!("line {line}: {}", broken(field, rule));
         let mut values = [None; FIELDS.len()];
         for (value, (place, field)) in values.iter_mut().zip(self.places.iter().zip(FIELDS)) {
             let bytes = record.get(*place).unwrap_or_default();
-            let text = std::str::from_utf8(bytes).map_err(|_| told(field, "utf8"))?;
+            let text = std::str::from_utf8(bytes).map_err(|_| broken(field, "utf8"))?;
             *value = Some(text).filter(|text| !text.is_empty());
         }
         let reasons = self.contract.check_texts(&self.columns, &values);
         if let Some(first) = reasons.first() {
             let more = reasons[1..].iter().map(|reason| format!("; {} {}", reason.field, reason.rule));
-            return Err(told(&first.field, first.rule) + &more.collect::<String>());
+            return Err(broken(&first.field, first.rule) + &more.collect::<String>());
         }
         let time = self.contract.micros(&[FIELDS[TIME]], values[TIME].unwrap_or_default());
-        let time = time.ok_or_else(|| told("event_time", "format"))?;
-        let typed = Values::of(&values).map_err(|(field, rule)| told(field, rule))?;
+        let time = time.ok_or_else(|| broken("event_time", "format"))?;
+        let typed = Values::of(&values).map_err(|(field, rule)| broken(field, rule))?;
         let id = self.known.id(time, &values);
         events.append(id, time, &typed);
         Ok(())

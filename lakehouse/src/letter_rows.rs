@@ -76,6 +76,10 @@ pub struct StoredLetter {
     /// Microseconds UTC, as are all times here.
     pub set_aside_at: i64,
     pub replayed: Option<(i64, Replayed)>,
+    /// How often its replay was tried.
+    pub attempts: i64,
+    /// When it was decided that it stays as it is; only who names it replays it.
+    pub parked_at: Option<i64>,
 }
 
 /// How many letters of a table are open, by reason.
@@ -103,8 +107,10 @@ fn schema() -> SchemaRef {
         ("message", DataType::Binary),
         ("relation", DataType::Binary),
         ("set_aside_at", time.clone()),
-        ("replayed_at", time),
+        ("replayed_at", time.clone()),
         ("outcome", DataType::Utf8),
+        ("attempts", DataType::Int64),
+        ("parked_at", time),
         (SOURCE, DataType::Utf8),
     ];
     Arc::new(Schema::new(columns.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec()))
@@ -134,6 +140,8 @@ pub(crate) fn batch(source: &SourceRef, letters: &[DeadLetter], now: i64) -> Res
         letter: letter.clone(),
         set_aside_at: now,
         replayed: None,
+        attempts: 0,
+        parked_at: None,
     });
     stored_batch(&stored.collect::<Vec<_>>())
 }
@@ -170,6 +178,8 @@ fn stored_batch(letters: &[StoredLetter]) -> Result<RecordBatch, LakeError> {
         times(|l| Some(l.set_aside_at)),
         times(|l| l.replayed.map(|(at, _)| at)),
         Arc::new(outcomes.collect::<StringArray>()) as ArrayRef,
+        numbers(|l| Some(l.attempts)),
+        times(|l| l.parked_at),
         texts(|l| Some(&l.source.name)),
     ];
     RecordBatch::try_new(schema(), columns).map_err(LakeError::arrow(&path()))
@@ -245,6 +255,8 @@ fn letter(rows: &RecordBatch, row: usize) -> Result<StoredLetter, LakeError> {
         },
         set_aside_at: time("set_aside_at")?,
         replayed: time("replayed_at").ok().zip(outcome),
+        attempts: number("attempts")?,
+        parked_at: time("parked_at").ok(),
     })
 }
 
@@ -289,15 +301,50 @@ impl Lake {
         Ok(open)
     }
 
-    /// Notes what became of letters that were replayed, unless that is noted already.
+    /// Notes that letters' replay was tried, and what became of them, unless that is noted already; `None` for those that
+    /// still cannot be taken in.
     ///
     /// # Errors
     /// If the store fails for longer than some retries take.
     pub async fn note_replayed(
         &self,
         source: &str,
-        outcomes: &HashMap<String, Replayed>,
+        tried: &HashMap<String, Option<Replayed>>,
         now: i64,
+    ) -> Result<(), LakeError> {
+        self.note(source, now, |letter| {
+            let Some(outcome) = tried.get(&letter.id) else { return false };
+            letter.attempts += 1;
+            letter.replayed = outcome.map(|outcome| (now, outcome));
+            true
+        })
+        .await
+    }
+
+    /// Parks open letters of a source: they stay as they are.
+    ///
+    /// # Errors
+    /// If the store fails for longer than some retries take.
+    pub async fn park_letters(
+        &self,
+        source: &str,
+        ids: &BTreeSet<String>,
+        now: i64,
+    ) -> Result<(), LakeError> {
+        self.note(source, now, |letter| {
+            let parks = letter.parked_at.is_none() && ids.contains(&letter.id);
+            letter.parked_at = letter.parked_at.or(parks.then_some(now));
+            parks
+        })
+        .await
+    }
+
+    /// Writes a source's letters anew if open ones change.
+    async fn note(
+        &self,
+        source: &str,
+        now: i64,
+        mut change: impl FnMut(&mut StoredLetter) -> bool,
     ) -> Result<(), LakeError> {
         let _only = self.letter_files().lock().await;
         let mut stored = Table::open(self, &path()).await?;
@@ -307,8 +354,7 @@ impl Lake {
         let mut letters = read(self, &stored, Some(column(SOURCE).eq(lit(source))), true).await?;
         let mut news = false;
         for letter in letters.iter_mut().filter(|letter| letter.replayed.is_none()) {
-            letter.replayed = outcomes.get(&letter.id).map(|outcome| (now, *outcome));
-            news |= letter.replayed.is_some();
+            news |= change(letter);
         }
         if !news {
             return Ok(());

@@ -53,7 +53,7 @@ pub use hold::Hold;
 pub use lake::Lake;
 pub use layout::Layer;
 pub use letter_rows::{OpenLetters, Replayed, StoredLetter};
-pub use load::{LoadedLetters, LoadedRows, LoadedTable, Progress};
+pub use load::{LoadedLetters, LoadedRows, LoadedTable, Period, Progress};
 pub use registry::{Champion, Draft, Manifest, Registry, RegistryError};
 pub use repair::Repaired;
 pub use retention::{Retention, Vacuumed};

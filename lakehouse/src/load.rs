@@ -5,6 +5,7 @@
 //! as transaction identifiers: after a crash, or from a source that is read anew, what is there is passed over.
 
 mod letters;
+mod period;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -27,6 +28,7 @@ use crate::{
 };
 
 pub use letters::LoadedLetters;
+pub use period::Period;
 
 const FILE_BYTES: u64 = 128 << 20;
 const SOURCE: &str = "_source";
@@ -48,6 +50,8 @@ pub struct LoadedRows {
     pub columns: usize,
     /// Of silver's columns, those that tell rows apart. A time is best first: files are skipped by it.
     pub key: &'static [&'static str],
+    /// What silver is partitioned by if it is made now, by the key's first column.
+    pub period: Period,
     /// The partition that a row is of, 32 bits; without it there is one, 0.
     pub partition: Option<&'static str>,
     /// The row's number in its partition, 64 bits.
@@ -61,6 +65,8 @@ pub struct LoadedTable {
     source: SourceRef,
     rows: LoadedRows,
     key: Vec<usize>,
+    /// What silver is partitioned by.
+    period: Option<Period>,
     bronze: Table,
     silver: Table,
     letters: LoadedLetters,
@@ -78,7 +84,7 @@ impl LoadedTable {
         let mut bronze = Table::open(lake, &path(Layer::Bronze, &rows.bronze)).await?;
         let mut silver = Table::open(lake, &path(Layer::Silver, &rows.silver)).await?;
         let fields = &rows.schema.fields()[..rows.columns.min(rows.schema.fields().len())];
-        let current = Arc::new(Schema::new(fields));
+        let current = Schema::new(fields);
         let key = rows.key.iter().map(|name| current.index_of(name)).collect::<Result<Vec<_>, _>>();
         let key = key.map_err(LakeError::arrow(&silver.path))?;
         let statistics: Vec<_> = rows.key.iter().map(|name| (*name).to_owned()).collect();
@@ -90,10 +96,12 @@ impl LoadedTable {
             captured: None,
         };
         bronze.create(&all(bronze_schema(&rows.schema), Some(bronze::INGEST_DATE))).await?;
-        silver.create(&all(current, None)).await?;
+        silver.create(&all(with_period(&current, rows.period), Some(rows.period.column()))).await?;
+        let partitioned = silver.loaded()?.metadata().partition_columns();
+        let period = partitioned.iter().find_map(|column| Period::by_column(column));
         let (lake, source) = (lake.clone(), source.clone());
         let letters = LoadedLetters::new(&lake, &source, rows.bronze.clone());
-        Ok(Self { lake, source, rows, key, bronze, silver, letters, stale: false })
+        Ok(Self { lake, source, rows, key, period, bronze, silver, letters, stale: false })
     }
 
     /// How far partitions are whole in the lake.
@@ -196,8 +204,16 @@ impl LoadedTable {
 
     fn inserting(&self, rows: &RecordBatch) -> Result<Upsert, LakeError> {
         let rows = rows.project(&(0..self.rows.columns).collect::<Vec<_>>());
-        let upsert = rows.and_then(|rows| Upsert::inserting(rows, self.key.clone()));
+        let upsert = rows.and_then(|rows| Upsert::inserting(self.partitioned(rows)?, self.key.clone()));
         upsert.map_err(LakeError::arrow(&self.silver.path))
+    }
+
+    fn partitioned(&self, rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let Some((period, time)) = self.period.zip(self.key.first()) else { return Ok(rows) };
+        let schema = with_period(&rows.schema(), period);
+        let mut columns = rows.columns().to_vec();
+        columns.push(period.of(rows.column(*time))?);
+        RecordBatch::try_new(schema, columns)
     }
 
     fn app_id(&self) -> String {
@@ -228,6 +244,12 @@ impl LoadedTable {
         let columns = rows.columns().iter().cloned().chain(added).collect();
         RecordBatch::try_new(bronze_schema(&self.rows.schema), columns)
     }
+}
+
+fn with_period(schema: &Schema, period: Period) -> SchemaRef {
+    let column = Field::new(period.column(), DataType::Utf8, true);
+    let fields = schema.fields().iter().map(|field| field.as_ref().clone());
+    Arc::new(Schema::new(fields.chain([column]).collect::<Vec<_>>()))
 }
 
 fn bronze_schema(rows: &Schema) -> SchemaRef {

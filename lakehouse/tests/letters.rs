@@ -236,7 +236,7 @@ async fn what_became_of_letters_is_noted_once() {
         open.values().flat_map(BTreeMap::values).sum::<u64>()
     };
     assert_eq!(open_ones().await, 3);
-    let noted = |outcome| [(ids[1].clone(), outcome)].into();
+    let noted = |outcome| [(ids[1].clone(), Some(outcome)), (ids[2].clone(), None)].into();
     lake.note_replayed("shop", &noted(Replayed::Applied), TAKEN_AT + 1).await.unwrap();
     lake.note_replayed("shop", &noted(Replayed::Superseded), TAKEN_AT + 2).await.unwrap();
     lake.note_replayed("other", &noted(Replayed::Superseded), TAKEN_AT + 2).await.unwrap();
@@ -244,6 +244,15 @@ async fn what_became_of_letters_is_noted_once() {
     let letters = lake.dead_letters(Some("shop"), true).await.unwrap();
     let replayed: Vec<_> = letters.iter().map(|kept| kept.replayed).collect();
     assert_eq!(replayed, [None, Some((TAKEN_AT + 1, Replayed::Applied)), None]);
+    let attempts: Vec<_> = letters.iter().map(|kept| kept.attempts).collect();
+    assert_eq!(attempts, [0, 1, 2]);
+    // A parked one is dead all the same; what was replayed is not parked any more.
+    for at in [3, 4] {
+        lake.park_letters("shop", &ids[1..].iter().cloned().collect(), TAKEN_AT + at).await.unwrap();
+    }
+    let parked = lake.dead_letters(Some("shop"), false).await.unwrap().into_iter().map(|kept| kept.parked_at);
+    assert_eq!(parked.collect::<Vec<_>>(), [None, None, Some(TAKEN_AT + 3)]);
+    assert_eq!(open_ones().await, 2);
     let kept: Vec<_> = letters.into_iter().map(|kept| kept.letter).collect();
     assert_eq!(kept, source.letters(0..3), "with all that they hold");
     // And letters still come.

@@ -94,7 +94,7 @@ impl Lanes {
         for (table, letters) in by_table {
             let Some(lane) = self.inboxes.get(table) else { continue };
             let rows = letters.len() as u64;
-            telemetry::set_aside(table, rows);
+            telemetry::set_aside(&letters);
             (self.observer)(Event::SetAside { table: table.clone(), rows });
             self.behind.read(table, rows, None, Instant::now());
             let bytes = letters.iter().map(|letter| letter.message.len() + letter.relation.len()).sum();

@@ -109,7 +109,9 @@ impl Replay {
 
 impl Outcomes {
     async fn note(self, lake: &Lake, source: &SourceRef) -> Result<ReplayReport, LakeError> {
-        lake.note_replayed(&source.name, &self.replayed, Utc::now().timestamp_micros()).await?;
+        let closed = self.replayed.iter().map(|(id, outcome)| (id.clone(), Some(*outcome)));
+        let tried = closed.chain(self.refused.keys().map(|id| (id.clone(), None))).collect();
+        lake.note_replayed(&source.name, &tried, Utc::now().timestamp_micros()).await?;
         let count = |wanted| self.replayed.values().filter(|outcome| **outcome == wanted).count() as u64;
         let (applied, superseded) = (count(Replayed::Applied), count(Replayed::Superseded));
         Ok(ReplayReport { applied, superseded, refused: self.refused })
@@ -139,7 +141,7 @@ impl ReplayRequest {
     }
 }
 
-/// Which letters to replay.
+/// Which letters to replay. Parked ones are replayed if they are named.
 #[derive(Debug, Clone)]
 pub enum ReplayChoice {
     Letters(BTreeSet<String>),
@@ -152,8 +154,8 @@ impl ReplayChoice {
     pub fn has(&self, stored: &StoredLetter) -> bool {
         match self {
             Self::Letters(ids) => ids.contains(&stored.id),
-            Self::Table(table) => stored.letter.table == *table,
-            Self::All => true,
+            Self::Table(table) => stored.parked_at.is_none() && stored.letter.table == *table,
+            Self::All => stored.parked_at.is_none(),
         }
     }
 }

@@ -1,8 +1,12 @@
 //! What Prometheus sees of a pipeline, and what it is called; `docs/metrics.md` is for who reads it.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
-use lakeward_change::{Lsn, TableId};
+use lakeward_change::{DeadLetter, Lsn, TableId};
 use lakeward_lakehouse::Watermark;
 use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use tokio::time::Instant;
@@ -24,11 +28,14 @@ const PAUSED: &str = "lakeward_reading_paused";
 const CUTS: &str = "lakeward_cuts_total";
 const STOPPED: &str = "lakeward_stopped_tables";
 
+/// Reasons of dead letters that are told apart.
+const REASONS: usize = 50;
+
 /// Tells the metrics recorder what they mean; one that is installed later is not told.
 pub(crate) fn describe() {
     lakeward_lakehouse::telemetry::describe();
     describe_counter!(CHANGES, "changes read and decoded, by table");
-    describe_counter!(LETTERS, "rows that could not be taken in, by table");
+    describe_counter!(LETTERS, "rows that could not be taken in, by table and reason");
     describe_counter!(FLUSHED, "changes written to bronze and silver, by table");
     describe_histogram!(FLUSH_SECONDS, Unit::Seconds, "time to write what a table's lane held");
     describe_histogram!(
@@ -55,8 +62,23 @@ pub(crate) fn read(table: &TableId, rows: u64) {
     counter!(CHANGES, of(table).iter()).increment(rows);
 }
 
-pub(crate) fn set_aside(table: &TableId, rows: u64) {
-    counter!(LETTERS, of(table).iter()).increment(rows);
+pub(crate) fn set_aside(letters: &[DeadLetter]) {
+    for letter in letters {
+        let [table] = of(&letter.table);
+        let labels = [table, Label::new("reason", known_reason(&letter.reason))];
+        counter!(LETTERS, labels.iter()).increment(1);
+    }
+}
+
+/// The reason, or `other` once there are many in this process: each is a series of its own for as long as it runs.
+fn known_reason(reason: &str) -> String {
+    static KNOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.len() >= REASONS && !known.contains(reason) {
+        return "other".to_owned();
+    }
+    known.insert(reason.to_owned());
+    reason.to_owned()
 }
 
 pub(crate) fn flushed(table: &TableId, rows: u64, took: Duration) {
@@ -119,6 +141,14 @@ impl Lag {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reasons_are_told_apart_until_there_are_many() {
+        let told: Vec<_> = (0..2 * REASONS).map(|number| known_reason(&format!("reason {number}"))).collect();
+        assert_eq!(told[0], "reason 0");
+        assert!(told.iter().filter(|reason| *reason == "other").count() >= REASONS);
+        assert_eq!(known_reason("reason 0"), "reason 0");
+    }
 
     #[test]
     fn a_lag_begins_where_log_was_seen_first_that_is_not_durable() {

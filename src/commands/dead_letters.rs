@@ -1,11 +1,14 @@
-//! `lakeward dead-letters list|show|replay`
+//! `lakeward dead-letters list|show|replay|park`
 
 mod events;
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, SecondsFormat, Utc};
 use lakeward_lakehouse::{Lake, StoredLetter, Watermark};
 use lakeward_pipeline::{ReplayChoice, replay};
 use serde_json::{Value, json};
@@ -36,6 +39,16 @@ pub enum Arguments {
         /// Show the row as it came: text of the copy, or the stream's message in hexadecimal
         #[arg(long)]
         show_values: bool,
+    },
+    /// Leaves open ones as they are for good: `replay` passes over them unless it names them
+    ///
+    /// They still tell why their rows are missing.
+    Park {
+        #[command(flatten)]
+        place: LakePlace,
+        /// The letters, as the list names them
+        #[arg(required = true)]
+        ids: Vec<String>,
     },
     /// Reads them again and puts them into their table, each at its own place: what came later stands
     ///
@@ -81,7 +94,7 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
             shown["bytes"] = json!(stored.letter.message.len());
             // Of a letter that came by a topic it tells where it was.
             if let Ok(whence) = serde_json::from_slice::<Value>(&stored.letter.relation) {
-                for field in ["topic", "partition", "offset"] {
+                for field in ["topic", "partition", "offset", "contract"] {
                     shown[field] = whence[field].clone();
                 }
             }
@@ -90,6 +103,16 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
                 shown["text"] = json!(stored.letter.message.escape_ascii().to_string());
             }
             println!("{}", if json { shown.to_string() } else { serde_json::to_string_pretty(&shown)? });
+        }
+        Arguments::Park { place, ids } => {
+            place.apply(&mut config);
+            let lake = lake(&config)?;
+            let parked = park(&lake, &ids).await?;
+            if json {
+                println!("{}", json!({ "parked": parked }));
+            } else {
+                println!("{parked} parked");
+            }
         }
         Arguments::Replay { places, ids, table: name, all: _, wait } => {
             places.apply(&mut config);
@@ -128,6 +151,27 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     Ok(Outcome::Done)
 }
 
+/// Tells how many were not parked before. Either all of them are, or none.
+async fn park(lake: &Lake, ids: &[String]) -> Result<usize> {
+    let letters = lake.dead_letters(None, false).await?;
+    let mut of_sources: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for id in ids {
+        let Some(stored) = letters.iter().find(|stored| stored.id == *id) else {
+            bail!("there is no dead letter {id}; `lakeward dead-letters list` shows what there is");
+        };
+        if stored.replayed.is_some() {
+            bail!("the dead letter {id} was replayed: it is not open any more");
+        }
+        if stored.parked_at.is_none() {
+            of_sources.entry(&stored.source.name).or_default().insert(id.clone());
+        }
+    }
+    for (source, ids) in &of_sources {
+        lake.park_letters(source, ids, Utc::now().timestamp_micros()).await?;
+    }
+    Ok(of_sources.values().map(BTreeSet::len).sum())
+}
+
 fn named(name: &str) -> Result<lakeward_change::TableId> {
     table_id(name).with_context(|| format!("{name:?} names no table: write schema.table"))
 }
@@ -146,6 +190,9 @@ async fn newest_cuts(lake: &Lake, letters: &[StoredLetter]) -> Result<Vec<Waterm
 fn state(stored: &StoredLetter, newest: &[Watermark]) -> String {
     if let Some((_, outcome)) = stored.replayed {
         return outcome.to_string();
+    }
+    if stored.parked_at.is_some() {
+        return "parked".to_owned();
     }
     let cut = newest.iter().find(|cut| cut.source == stored.source.name);
     let table = cut.and_then(|cut| cut.tables.get(&stored.letter.table));
@@ -173,6 +220,8 @@ fn described(stored: &StoredLetter, newest: &[Watermark]) -> Value {
         "committed_at": letter.committed_at.and_then(time),
         "set_aside_at": time(stored.set_aside_at),
         "replayed_at": stored.replayed.and_then(|(at, _)| time(at)),
+        "parked_at": stored.parked_at.and_then(time),
+        "attempts": stored.attempts,
         "reason": letter.reason,
     })
 }

@@ -1,6 +1,6 @@
 //! `lakeward load`: behaviour events, by whatever way they come, into the lake.
 
-mod files;
+pub(super) mod files;
 #[cfg(feature = "kafka")]
 mod topics;
 
@@ -8,7 +8,7 @@ use anyhow::Result;
 use arrow::datatypes::SchemaRef;
 use lakeward_change::TableId;
 use lakeward_events::{FIELDS, topic_schema};
-use lakeward_lakehouse::{Lake, LakeError, LoadedRows, LoadedTable, SourceRef};
+use lakeward_lakehouse::{Lake, LakeError, LoadedRows, LoadedTable, Period, SourceRef};
 
 use crate::{config::Config, exit::Outcome};
 
@@ -37,14 +37,14 @@ pub async fn run(arguments: Arguments, config: Config, json: bool) -> Result<Out
 }
 
 /// A topic's table, to be looked into or mended: what comes is taken in by whoever follows the topic.
-pub(super) async fn events_table(lake: &Lake) -> Result<LoadedTable, LakeError> {
-    let rows = topic_rows(CHANGES);
+pub(super) async fn events_table(lake: &Lake, config: &Config) -> Result<LoadedTable, LakeError> {
+    let rows = topic_rows(CHANGES, config.events.partition);
     let source = SourceRef { name: SOURCE.to_owned(), system_id: String::new() };
     LoadedTable::open(lake, &source, rows).await
 }
 
-fn topic_rows(table: &str) -> LoadedRows {
-    loaded_rows(table, topic_schema(), Some("_partition"), "_offset")
+fn topic_rows(table: &str, period: Period) -> LoadedRows {
+    loaded_rows(table, topic_schema(), period, Some("_partition"), "_offset")
 }
 
 /// What there is of each event: `source` is how bronze's table is called, `partition` and `number` the columns that tell
@@ -52,6 +52,7 @@ fn topic_rows(table: &str) -> LoadedRows {
 fn loaded_rows(
     source: &str,
     schema: SchemaRef,
+    period: Period,
     partition: Option<&'static str>,
     number: &'static str,
 ) -> LoadedRows {
@@ -62,6 +63,7 @@ fn loaded_rows(
         columns: FIELDS.len() + 1,
         // Equal events have equal times, and files are skipped by those.
         key: &["event_time", "event_id"],
+        period,
         partition,
         number,
     }

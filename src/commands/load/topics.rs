@@ -13,7 +13,7 @@ use chrono::Utc;
 use futures::future::try_join_all;
 use lakeward_change::TableId;
 use lakeward_events::{Change, ContractFile, EventsError, Form, TopicReader, Topics, names};
-use lakeward_lakehouse::{Lake, LakeError, LoadedLetters, LoadedTable, Progress, SourceRef};
+use lakeward_lakehouse::{Lake, LakeError, LoadedLetters, LoadedTable, Period, Progress, SourceRef};
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -99,8 +99,8 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     names::describe();
     let (topics, lake) = (topics(&config), lake(&config)?);
     let every = Duration::from_secs_f64(config.ingest.flush_seconds);
-    let most_letters = config.events.most_letters;
-    let follower = Follower { topics, lake, every, most_letters, until_idle, shutdown };
+    let (most_letters, period) = (config.events.most_letters, config.events.partition);
+    let follower = Follower { topics, lake, every, most_letters, period, until_idle, shutdown };
     let reports = try_join_all(roads.into_iter().map(|road| follower.follow(road))).await?;
     if json {
         println!("{}", serde_json::to_string(&reports)?);
@@ -122,6 +122,8 @@ struct Follower {
     every: Duration,
     /// Share of messages.
     most_letters: f64,
+    /// Of silver's partitions.
+    period: Period,
     until_idle: bool,
     shutdown: CancellationToken,
 }
@@ -155,7 +157,7 @@ impl Follower {
             return Ok(self.until_idle);
         };
         let source = SourceRef { name: SOURCE.to_owned(), system_id: reader.cluster().to_owned() };
-        let mut into = Into::open(road, &self.lake, &source).await?;
+        let mut into = Into::open(road, self.period, &self.lake, &source).await?;
         let done = into.done(&reader).await?;
         reader = blocking(move || reader.start(&done).map(|()| reader)).await?;
         let mut looked = Instant::now();
@@ -219,11 +221,11 @@ impl Road {
 }
 
 impl Into {
-    async fn open(road: &Road, lake: &Lake, source: &SourceRef) -> Result<Self, LakeError> {
+    async fn open(road: &Road, period: Period, lake: &Lake, source: &SourceRef) -> Result<Self, LakeError> {
         if matches!(road.kind, Kind::Invalid) {
             return Ok(Self::Letters(LoadedLetters::new(lake, source, TableId::new(SCHEMA, road.table))));
         }
-        Ok(Self::Table(Box::new(LoadedTable::open(lake, source, topic_rows(road.table)).await?)))
+        Ok(Self::Table(Box::new(LoadedTable::open(lake, source, topic_rows(road.table, period)).await?)))
     }
 
     async fn done(&self, reader: &TopicReader) -> Result<Progress, LakeError> {

@@ -54,7 +54,7 @@ pub(super) async fn run(config: &Config, lake: &Lake, wait: Duration, json: bool
     );
     let failed = || format!("{id} cannot be read as a table of events");
     let rows = client.query_raw(&events, Vec::<String>::new()).await.with_context(failed)?;
-    let mut silver = events_table(lake).await?;
+    let mut silver = events_table(lake, config).await?;
     let (mut missing, mut source_rows) = (Vec::new(), 0);
     let mut chunks = pin!(rows.try_chunks(ROWS));
     while let Some(rows) = chunks.try_next().await.with_context(failed)? {

@@ -66,6 +66,7 @@ async fn both_ways_and_kills(services: &Services, stand: &Stand) {
     }
     // What the shop has not is bad among the tracked: 30 of 3,000.
     arrived(stand, 5_970).await;
+    until("nothing waits in the topics", async || waiting(stand) == [0, 0, 0, 0]).await;
     loader.interrupt();
     assert_eq!(stand.number(TRACKED, None, "select count(*) from t").await, 4_950);
     assert_eq!(stand.number(CHANGES, None, "select count(*) from t").await, 3_000);
@@ -106,6 +107,7 @@ async fn what_breaks_the_contract_is_a_letter(stand: &Stand) {
     let mut insert = "insert into events select gen_random_uuid(), now(), 'look', 1".to_owned();
     insert += ", null, null, null, 1, 1, gen_random_uuid()";
     stand.sql(&insert).await;
+    until("it waits", async || waiting(stand) == [0, 0, 2, 0]).await;
     until("the bad one is a letter", async || {
         succeed(load(stand, &["--until-idle"]));
         letters(stand, "tracking.changes").len() == 1
@@ -180,6 +182,16 @@ async fn two_at_a_time_double_nothing(services: &Services, stand: &Stand) {
         loader.interrupt();
     }
     assert_eq!(stand.number(TRACKED, None, "select count(*) from t").await, 4_950 + 990);
+}
+
+/// In the four topics, raw events' first.
+fn waiting(stand: &Stand) -> Vec<u64> {
+    let mut command = stand.capture(&["status"]);
+    // Nobody captures the shop here.
+    command.env_remove("LAKEWARD__SOURCE__KAFKA__PREFIX");
+    let status = json(&succeed(command));
+    let topics = status["events"].as_array().expect("topics");
+    topics.iter().map(|topic| topic["messages"].as_u64().expect("a number")).collect()
 }
 
 fn load(stand: &Stand, more: &[&str]) -> Command {

@@ -1,5 +1,6 @@
 //! The topics of behaviour events and of what is computed, and who writes them.
 
+mod backlog;
 mod latest;
 mod log;
 pub mod names;

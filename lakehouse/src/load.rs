@@ -104,6 +104,20 @@ impl LoadedTable {
         Ok(Self { lake, source, rows, key, period, bronze, silver, letters, stale: false })
     }
 
+    /// How far partitions of a source are whole in the lake, whether or not there are tables.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn so_far(
+        lake: &Lake,
+        source: &SourceRef,
+        rows: &LoadedRows,
+        partitions: impl IntoIterator<Item = i32>,
+    ) -> Result<Progress, LakeError> {
+        let path = lake.table_path(Layer::Silver, &source.name, &rows.silver);
+        progress(&Table::open(lake, &path).await?, &app_id(source, &rows.bronze), partitions).await
+    }
+
     /// How far partitions are whole in the lake.
     ///
     /// # Errors

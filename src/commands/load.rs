@@ -14,10 +14,15 @@ use crate::{config::Config, exit::Outcome};
 
 /// The lake's name for behaviour events, and for their tables.
 pub(super) const SOURCE: &str = "events";
-const SCHEMA: &str = "tracking";
+pub(super) const SCHEMA: &str = "tracking";
 /// Bronze's tables of files, and of changes of the shop's own table.
 pub(super) const FILES: &str = "files";
 pub(super) const CHANGES: &str = "changes";
+/// Bronze's table of checked events; and what invalid ones, which are in none, are called.
+#[cfg(feature = "kafka")]
+pub(super) const TOPIC: &str = "topic";
+#[cfg(feature = "kafka")]
+pub(super) const INVALID: &str = "invalid";
 
 #[derive(clap::Subcommand)]
 pub enum Arguments {
@@ -43,7 +48,7 @@ pub(super) async fn events_table(lake: &Lake, config: &Config) -> Result<LoadedT
     LoadedTable::open(lake, &source, rows).await
 }
 
-fn topic_rows(table: &str, period: Period) -> LoadedRows {
+pub(super) fn topic_rows(table: &str, period: Period) -> LoadedRows {
     loaded_rows(table, topic_schema(), period, Some("_partition"), "_offset")
 }
 

@@ -1,5 +1,8 @@
 //! `lakeward status`
 
+#[cfg(feature = "kafka")]
+mod topics;
+
 use anyhow::Result;
 use lakeward_pipeline::{Status, status};
 
@@ -10,7 +13,8 @@ use crate::{
     session::{ControlSession, Places, lake, pipeline_options},
 };
 
-/// What is durable, what waits, how much log the server keeps for us, and what to do where something is stuck.
+/// What is durable, what waits, how much log the server keeps for us, and what to do where something is stuck. Where a
+/// Kafka is configured for behaviour events, also how many messages wait in their topics.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -25,10 +29,30 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     let found = status(&lake, &session.control, &options).await;
     session.close().await?;
     let found = found?;
+    #[cfg(feature = "kafka")]
+    let events = match config.events.brokers.as_deref().unwrap_or_default() {
+        "" => None,
+        _ => Some(topics::waiting(&config, &lake).await?),
+    };
+    #[cfg(not(feature = "kafka"))]
+    let events: Option<()> = None;
     if json {
-        println!("{}", serde_json::to_string(&found)?);
-    } else {
-        print_status(&found);
+        let mut shown = serde_json::to_value(&found)?;
+        shown["events"] = serde_json::to_value(&events)?;
+        println!("{shown}");
+        return Ok(Outcome::Done);
+    }
+    print_status(&found);
+    #[cfg(feature = "kafka")]
+    if let Some(events) = events {
+        let messages = |waiting: &topics::Waiting| {
+            let more = if waiting.at_least { " or more" } else { "" };
+            format!("{}{more}", waiting.messages)
+        };
+        let rows = events
+            .iter()
+            .map(|waiting| [waiting.topic.clone(), messages(waiting), waiting.taken_by.to_owned()]);
+        println!("{}", table(["topic", "messages that wait", "taken by lakeward …"], rows));
     }
     Ok(Outcome::Done)
 }

@@ -46,6 +46,8 @@ impl KafkaOptions {
             .set("auto.offset.reset", "error")
             // What waits in the client is beside the pipeline's budget.
             .set("queued.max.messages.kbytes", "4096")
+            // Once that is full the client would pause for a second, however soon there is room.
+            .set("fetch.queue.backoff.ms", "5")
             .set("fetch.wait.max.ms", "50")
             .set("topic.metadata.refresh.interval.ms", "30000");
         for (name, value) in &self.settings {

@@ -31,6 +31,13 @@ pub(super) struct Event {
     pub(super) place: Option<Place>,
 }
 
+impl Event {
+    /// How many repeats an event is that nobody wants: rows of a snapshot are none.
+    fn repeats(&self) -> u64 {
+        u64::from(self.what != What::Copied)
+    }
+}
+
 /// A stretch of a partition, decoded.
 #[derive(Debug)]
 pub(super) struct Piece {
@@ -52,6 +59,8 @@ pub(super) struct Selection {
     pub(super) letters: Vec<DeadLetter>,
     /// An event of another definition was among them.
     pub(super) changed: bool,
+    /// Events that came before them, and had gone on once.
+    pub(super) repeats: u64,
 }
 
 /// How many events of a transaction stand at the head of a queue.
@@ -146,7 +155,7 @@ impl Queue {
     pub(super) fn clear(&mut self, of: &Wanted) {
         while let Some(event) = self.pieces.front().map(|piece| piece.events[self.event]) {
             match of.class(&event, of.gone) {
-                Class::Dropped => {}
+                Class::Dropped => self.selected.repeats += event.repeats(),
                 Class::Unknown if self.is_full() && event.what == What::Letter => {
                     let letter = self.pieces.front_mut().and_then(|piece| piece.letters.pop_front());
                     self.strays.extend(letter.map(|letter| (event.offset, letter)));
@@ -182,7 +191,10 @@ impl Queue {
                     *unknown -= i64::from(members == 0);
                     Some(self.stray_order(event.offset))
                 }
-                Class::Dropped => None,
+                Class::Dropped => {
+                    self.selected.repeats += event.repeats();
+                    None
+                }
                 _ => return,
             };
             self.pass(event.what, commit.zip(order));

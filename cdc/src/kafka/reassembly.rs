@@ -100,6 +100,8 @@ pub(super) struct Stretch {
     pub(super) batches: Vec<ChangeBatch>,
     pub(super) letters: Vec<DeadLetter>,
     pub(super) boundary: Boundary,
+    /// Events that had gone on before.
+    pub(super) repeats: u64,
 }
 
 #[derive(Debug)]
@@ -183,19 +185,20 @@ impl Reassembly {
             Some(commit) => Boundary::Open { commit },
             None => Boundary::Closed { end: self.last },
         };
-        let (mut batches, mut letters) = (Vec::new(), Vec::new());
+        let (mut batches, mut letters, mut repeats) = (Vec::new(), Vec::new(), 0);
         for table in &mut self.tables {
             let selected: Vec<_> =
                 table.queues.iter_mut().map(|queue| std::mem::take(&mut queue.selected)).collect();
             if selected.iter().any(|selection| selection.changed) {
                 return Err(CdcError::NewRelation { relation: table.id.to_string() });
             }
+            repeats += selected.iter().map(|selection| selection.repeats).sum::<u64>();
             letters.extend(selected.iter().flat_map(|selection| selection.letters.iter().cloned()));
             let batch =
                 joined(&selected).map_err(|source| CdcError::Batch { table: table.id.clone(), source })?;
             batches.extend(batch);
         }
-        Ok(Some(Stretch { batches, letters, boundary }))
+        Ok(Some(Stretch { batches, letters, boundary, repeats }))
     }
 
     /// Lets the first transaction go on.

@@ -25,6 +25,8 @@ use crate::{Boundary, CdcError, ChangeStream, Chunk, Offsets, cursor::Cursor};
 /// So long a transaction waits for events that its end tells of, though Kafka answers: then they will not come.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(10);
+/// Events of topics that had gone on already.
+const REPEATS: &str = "lakeward_source_repeats_total";
 
 /// Changes of one Postgres database, read from its connector's topics.
 pub(crate) struct TopicsStream {
@@ -40,6 +42,11 @@ pub(crate) struct TopicsStream {
     /// What the first transaction lacks, and since when.
     pub(super) lacking: Option<(Lacking, Instant)>,
     pub(super) ended: bool,
+}
+
+/// Tells the metrics recorder what they mean.
+pub(super) fn describe() {
+    metrics::describe_counter!(REPEATS, "events of topics that had gone on already");
 }
 
 impl TopicsStream {
@@ -73,7 +80,10 @@ impl TopicsStream {
         let Self { reassembly, cursor, max_rows, .. } = self;
         let stretch = reassembly.take(*max_rows, |commit| cursor.admits(commit))?;
         let (batches, letters, boundary) = match stretch {
-            Some(Stretch { batches, letters, boundary }) => (batches, letters, Some(boundary)),
+            Some(Stretch { batches, letters, boundary, repeats }) => {
+                metrics::counter!(REPEATS).increment(repeats);
+                (batches, letters, Some(boundary))
+            }
             None => Default::default(),
         };
         let boundary = match boundary {

@@ -24,7 +24,7 @@ use super::{
     queue::Queue,
     reader::{Reader, read_ends, serve, watch},
     reassembly::{Reassembly, Table},
-    stream::TopicsStream,
+    stream::{self, TopicsStream},
 };
 use crate::{
     CdcError, Offsets, SlotState,
@@ -217,6 +217,7 @@ impl Topics {
             outbox.clone(),
         ));
         tasks.spawn(serve(Arc::clone(&self.consumer), outbox));
+        stream::describe();
         Ok(TopicsStream {
             consumer: Arc::clone(&self.consumer),
             transactions,

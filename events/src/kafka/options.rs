@@ -67,6 +67,8 @@ impl Topics {
             .set("auto.offset.reset", "earliest")
             .set("allow.auto.create.topics", "false")
             .set("queued.max.messages.kbytes", "16384")
+            // Once that is full the client would pause for a second.
+            .set("fetch.queue.backoff.ms", "5")
             .set("fetch.wait.max.ms", "50");
         self.settled(config)
     }
@@ -83,6 +85,8 @@ impl Topics {
             .set("auto.offset.reset", "error")
             .set("allow.auto.create.topics", "false")
             .set("queued.max.messages.kbytes", "16384")
+            // Once that is full the client would pause for a second.
+            .set("fetch.queue.backoff.ms", "5")
             .set("fetch.wait.max.ms", "50");
         self.settled(config)
     }

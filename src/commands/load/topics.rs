@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use self::chunk::Chunk;
-use super::{CHANGES, SCHEMA, SOURCE, topic_rows};
+use super::{CHANGES, INVALID, SCHEMA, SOURCE, TOPIC, topic_rows};
 use crate::{
     config::Config,
     events::topics,
@@ -27,9 +27,6 @@ use crate::{
     session::{LakePlace, lake, serve_metrics, shutdown_token},
 };
 
-/// Bronze's table of checked events; and what invalid ones, which are in none, are called.
-const TOPIC: &str = "topic";
-const INVALID: &str = "invalid";
 /// After a failure, and before it is looked again for a topic that is not there.
 const PAUSE: Duration = Duration::from_secs(2);
 /// How often it is looked whether a topic has more partitions by now.

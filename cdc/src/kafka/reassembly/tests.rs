@@ -238,11 +238,13 @@ proptest! {
         let mut read = vec![vec![0; partitions]; TABLES];
         let (mut read_ends, mut gone, mut last) = (0, vec![Gone::new(); TABLES], Lsn::from_i64(from));
         let mut mark: Option<(Lsn, Offsets, Vec<Gone>)> = None;
+        let (mut repeats, mut died) = (0, false);
         let all = (0..TABLES).flat_map(|table| (0..partitions).map(move |partition| (table * partitions + partition, 1000)));
         let rest: Vec<_> = (0..60).flat_map(|_| all.clone().chain([(7, 1000)])).map(|(place, count)| (place, count, false)).collect();
         for (place, count, dies) in steps.into_iter().chain(rest) {
             if dies && let Some((from, offsets, before)) = &mark {
                 // Another reader goes on from a cut.
+                died = true;
                 reader = kafka.reader(from.as_i64(), offsets, &durable);
                 for (table, partitions) in read.iter_mut().enumerate() {
                     for (partition, read) in partitions.iter_mut().enumerate() {
@@ -273,6 +275,7 @@ proptest! {
             }
             while let Some(stretch) = reader.take(max_rows, |_| true).expect("it is as it should be") {
                 note(&mut gone, &stretch);
+                repeats += stretch.repeats;
                 if let Boundary::Closed { end } = stretch.boundary {
                     prop_assert!(end > last);
                     last = end;
@@ -286,6 +289,10 @@ proptest! {
             prop_assert_eq!(gone, expected);
         }
         prop_assert!(reader.lacks().is_none());
+        // What is read once from the beginning is told again by the connector alone.
+        if from == 0 && !died {
+            prop_assert!(repeats <= (written.len() - records.len()) as u64);
+        }
     }
 }
 
@@ -318,6 +325,20 @@ fn a_message_of_nobody_takes_no_change_s_place() {
     assert_eq!(orders, [-1, -65_537], "each has a place of its own");
     // The last one waits for the table's next change.
     assert_eq!(reader.resume_at(TRANSACTIONS)["t0"][&0], 4);
+}
+
+#[test]
+fn repeats_are_counted() {
+    let mut reader = reader_of(&[true, true], 2);
+    let again: Vec<_> = (1..=2)
+        .map(|number| {
+            let place = Some(Place { xid: 7, after: 0, order: number, table_order: number });
+            (1 + number, Record::Event { table: 0, partition: 0, id: number, place, what: What::Row })
+        })
+        .collect();
+    reader.push(0, 0, piece(0, &again));
+    let stretch = reader.take(100, |_| true).expect("no error").expect("a transaction");
+    assert_eq!((stretch.batches[0].num_rows(), stretch.repeats), (2, 2));
 }
 
 #[test]

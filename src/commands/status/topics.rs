@@ -1,0 +1,71 @@
+//! What waits in the topics of behaviour events.
+
+use anyhow::{Context, Result};
+use lakeward_change::TableId;
+use lakeward_events::{TopicReader, Topics};
+use lakeward_lakehouse::{Lake, LoadedLetters, LoadedTable, SourceRef};
+use serde::Serialize;
+use tokio::task::spawn_blocking;
+
+use crate::{
+    commands::load::{CHANGES, INVALID, SCHEMA, SOURCE, TOPIC, topic_rows},
+    config::Config,
+    events,
+};
+
+/// Messages of a topic that have not gone on.
+#[derive(Debug, Serialize)]
+pub struct Waiting {
+    pub topic: String,
+    /// The command that takes them.
+    pub taken_by: &'static str,
+    pub messages: u64,
+    /// There may be more: that many were counted.
+    pub at_least: bool,
+}
+
+/// Of the topics that there are.
+pub async fn waiting(config: &Config, lake: &Lake) -> Result<Vec<Waiting>> {
+    let (topics, events) = (events::topics(config), &config.events);
+    let mut all = Vec::new();
+    all.extend(count(&topics, &topics.raw, None).await?);
+    for (topic, table) in
+        [(&events.validated_topic, TOPIC), (&events.changes_topic, CHANGES), (&events.invalid_topic, INVALID)]
+    {
+        all.extend(count(&topics, topic, Some((lake, table, config))).await?);
+    }
+    Ok(all)
+}
+
+/// Without a table it is what validators have not taken yet.
+async fn count(
+    topics: &Topics,
+    topic: &str,
+    into: Option<(&Lake, &'static str, &Config)>,
+) -> Result<Option<Waiting>> {
+    let (owned, name) = (topics.clone(), topic.to_owned());
+    let opened =
+        spawn_blocking(move || TopicReader::open(&owned, &name)).await.context("the reader broke")??;
+    let Some(mut reader) = opened else { return Ok(None) };
+    let partitions: Vec<i32> = reader.partitions().collect();
+    let from = match into {
+        None => {
+            let topics = topics.clone();
+            let asked = spawn_blocking(move || topics.validated_up_to(partitions));
+            asked.await.context("the reader broke")??
+        }
+        Some((lake, table, config)) => {
+            let source = SourceRef { name: SOURCE.to_owned(), system_id: reader.cluster().to_owned() };
+            if table == INVALID {
+                LoadedLetters::new(lake, &source, TableId::new(SCHEMA, table)).done(partitions).await?
+            } else {
+                let rows = topic_rows(table, config.events.partition);
+                LoadedTable::so_far(lake, &source, &rows, partitions).await?
+            }
+        }
+    };
+    let counted = spawn_blocking(move || reader.count_after(&from)).await.context("the reader broke")?;
+    let (messages, whole) = counted?;
+    let taken_by = if into.is_some() { "load topics" } else { "validate" };
+    Ok(Some(Waiting { topic: topic.to_owned(), taken_by, messages, at_least: !whole }))
+}

@@ -24,6 +24,9 @@ use tikv_jemallocator::Jemalloc;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
+    // What still talks to Kafka at the end must not find OpenSSL taken down under it.
+    #[cfg(feature = "kafka")]
+    openssl_sys::init();
     let cli = cli::Cli::parse();
     output::start_logging(cli.global.verbose);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

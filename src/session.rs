@@ -166,6 +166,7 @@ fn kafka_options(config: &Config) -> Option<KafkaOptions> {
         prefix: kafka.prefix.clone()?,
         publication: kafka.publication.clone(),
         modes,
+        registry: kafka.registry.as_ref().map(|url| url.expose().to_owned()),
         settings: kafka.client_settings(),
     })
 }

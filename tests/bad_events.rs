@@ -51,7 +51,7 @@ fn producer(services: &Services) -> FutureProducer {
 }
 
 /// The rows of each table, which are those of the source: letters alone are no difference.
-fn reconciled(stand: &Stand) -> BTreeMap<String, u64> {
+pub fn reconciled(stand: &Stand) -> BTreeMap<String, u64> {
     let report = json(&stand.capture(&["reconcile"]).output().expect("it runs"));
     let tables = report["tables"].as_array().expect("tables").iter();
     let rows = tables.map(|table| {
@@ -84,7 +84,8 @@ async fn bad_messages_stand_beside_good_ones(services: &Services, stand: &Stand)
     };
     let key = Some("{\"id\":77}");
     let bad = [
-        ("\u{0}\u{1}garbage".to_owned(), key, "is no JSON"),
+        ("\u{1}garbage".to_owned(), key, "is no JSON"),
+        ("\u{0}\u{1}garbage".to_owned(), key, "[source.kafka] registry is not given"),
         ("{\"hello\":[1,2]}".to_owned(), key, "no operation"),
         (foreign(&|event| event["op"] = json!("x")), key, "operation that is not known"),
         (

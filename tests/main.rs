@@ -1,5 +1,6 @@
 //! The command from end to end, as its users run it, on a real Postgres.
 
+mod avro;
 mod bad_events;
 mod behaviour;
 mod capture;

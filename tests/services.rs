@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::Command};
 
 use lakeward_lakehouse::S3Options;
-use lakeward_stack::{ACCESS_KEY, BUCKET, DATABASE, KafkaAccess, SECRET_KEY, Service, Stack};
+use lakeward_stack::{ACCESS_KEY, BUCKET, DATABASE, KafkaAccess, Ports, SECRET_KEY, Service, Stack};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -22,6 +22,7 @@ pub struct Services {
     pub connect: Service,
     pub minio: Service,
     pub redis: Service,
+    pub registry: Option<Service>,
     /// Where everybody on this machine reaches Kafka.
     pub brokers: String,
     minio_url: String,
@@ -46,7 +47,16 @@ impl Services {
         Self::start_in(tempfile::tempdir().expect("a folder"), None).await
     }
 
-    /// The same; the commands reach Kafka by TLS, as its one user.
+    /// The same with a schema registry, which the commands know; and where Connect's converters find it.
+    pub async fn with_registry() -> (Self, Stand, String) {
+        let ports = Ports::free().and_then(Ports::with_registry).expect("free ports");
+        let registry = format!("http://127.0.0.1:{}/apis", ports.registry.expect("a port"));
+        let (services, stand) = Self::start_on(ports, tempfile::tempdir().expect("a folder"), None).await;
+        let known = [("LAKEWARD__SOURCE__KAFKA__REGISTRY", format!("{registry}/ccompat/v7"))];
+        (services, stand.with(known), format!("{registry}/registry/v2"))
+    }
+
+    /// Without one; the commands reach Kafka by TLS, as its one user.
     pub async fn secured() -> (Self, Stand) {
         let folder = tempfile::tempdir().expect("a folder");
         let (authority, key) = (authority(), KeyPair::generate().expect("a key"));
@@ -77,10 +87,13 @@ impl Services {
 
     /// In a folder that may have been prepared.
     pub async fn start_in(folder: TempDir, access: Option<&KafkaAccess>) -> (Self, Stand) {
-        let ports = lakeward_stack::Ports::free().expect("free ports");
+        Self::start_on(Ports::free().expect("free ports"), folder, access).await
+    }
+
+    async fn start_on(ports: Ports, folder: TempDir, access: Option<&KafkaAccess>) -> (Self, Stand) {
         let say = |doing: &str| eprintln!("{doing}");
         let stack = Stack::start_with(folder.path(), ports, access, &say).await.expect("a stack");
-        let Stack { postgres, kafka, connect, minio, redis, ports, .. } = stack;
+        let Stack { postgres, kafka, connect, minio, redis, registry, ports, .. } = stack;
         assert_eq!(DATABASE, "shop", "the stand's own");
         let stand = Stand::on(postgres, folder).await.with([
             ("LAKEWARD__CONNECT__URL", format!("http://127.0.0.1:{}", ports.connect)),
@@ -90,7 +103,7 @@ impl Services {
         ]);
         let minio_url = format!("http://127.0.0.1:{}", ports.minio);
         let brokers = format!("127.0.0.1:{}", ports.kafka);
-        (Self { kafka, connect, minio, redis, brokers, minio_url }, stand)
+        (Self { kafka, connect, minio, redis, registry, brokers, minio_url }, stand)
     }
 
     /// Where the first partition of a topic ends.
@@ -102,6 +115,11 @@ impl Services {
 
     /// The first event of a topic's first partition.
     pub fn first_event(&self, topic: &str) -> String {
+        text(&self.first_bytes(topic))
+    }
+
+    /// The same as it is.
+    pub fn first_bytes(&self, topic: &str) -> Vec<u8> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.brokers)
             .set("group.id", "a-test")
@@ -111,7 +129,7 @@ impl Services {
         partitions.add_partition_offset(topic, 0, Offset::Beginning).expect("an offset");
         consumer.assign(&partitions).expect("a partition");
         let message = consumer.poll(PATIENCE).expect("in time").expect("a message");
-        text(message.payload().expect("a value"))
+        message.payload().expect("a value").to_vec()
     }
 
     /// What Kafka keeps of a partition.
@@ -127,7 +145,8 @@ impl Services {
 
     /// Ends them in order, who uses others first.
     pub async fn stop(mut self) {
-        for service in [&mut self.connect, &mut self.kafka, &mut self.minio, &mut self.redis] {
+        let others = [&mut self.kafka, &mut self.minio, &mut self.redis];
+        for service in [&mut self.connect].into_iter().chain(&mut self.registry).chain(others) {
             service.stop().await.expect("it stops");
         }
     }

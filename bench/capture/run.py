@@ -87,7 +87,8 @@ with harness.place() as (lakeward, url, folder):
     # Else the program starts a server of its own for it, whose work would count as the program's.
     os.environ["LAKEWARD__CONTROL__URL"] = harness.database(url, "control")
     results = {"decoding": decoding("assembler::speed::decoding"),
-               "decoding_debezium": decoding("debezium::speed::decoding")}
+               "decoding_debezium": decoding("debezium::speed::decoding"),
+               "decoding_avro": decoding("debezium::speed::decoding_avro")}
 
     narrow = harness.database(url, "narrow")
     harness.sql(narrow, NARROW)

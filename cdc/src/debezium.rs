@@ -1,8 +1,10 @@
-//! Events of a Debezium connector for Postgres, as JSON with or without schemas, to columnar batches: no I/O.
+//! Events of a Debezium connector for Postgres, as JSON with or without schemas or as Avro, to columnar batches: no I/O.
 //!
 //! One [`TopicDecoder`] reads the topic of one table, in whose events values are written as the connector's settings say
-//! ([`Modes`]) or as the schema in the event does. [`heartbeat`] and [`transaction`] read the connector's own topics.
+//! ([`Modes`]) or as the event's schema does. [`Marks`] reads the connector's own topics. Schemas of events in Avro are at a
+//! registry: both say which one they lack, and are told it.
 
+mod avro;
 mod carried;
 mod cell;
 mod envelope;
@@ -12,6 +14,7 @@ mod json;
 mod kind;
 mod marks;
 mod modes;
+mod names;
 mod reading;
 mod rows;
 #[cfg(test)]
@@ -21,7 +24,10 @@ mod tests;
 mod text;
 mod whence;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::array::{Int32Array, Int64Array};
 use lakeward_change::{ChangeBatch, DeadLetter, Op, Position, TableSchema};
@@ -29,7 +35,7 @@ use lakeward_change::{ChangeBatch, DeadLetter, Op, Position, TableSchema};
 pub(crate) use self::{carried::uncarried, whence::Whence};
 pub use self::{
     envelope::{Place, Snapshot},
-    marks::{Heartbeat, NoMark, Transaction, TransactionEnd, heartbeat, transaction},
+    marks::{Heartbeat, Marks, NoMark, Transaction, TransactionEnd},
     modes::{BinaryMode, DecimalMode, Modes, TimeMode},
 };
 use self::{
@@ -82,6 +88,9 @@ pub enum Taken {
     /// The table has another definition from here on, as the text says. The message is not taken in: either it is read
     /// again by a decoder of the new definition, or, if there is none, refused.
     Changed(String),
+    /// It is in Avro, of the schema with this number at the registry, which has not been told. The message is not taken in:
+    /// either it is read again once it has been ([`TopicDecoder::tell`]), or refused.
+    Lacks(u32),
 }
 
 /// Changes of one table and where each one came from; all parts have one entry a change.
@@ -122,6 +131,9 @@ pub struct TopicDecoder {
     /// How values are written where events have no schema, and where they have one.
     stated: Option<Plan>,
     frame: Option<Frame>,
+    /// Schemas of events in Avro, or why nothing is read by them.
+    schemas: BTreeMap<u32, Result<(avro::Schema, Plan), &'static str>>,
+    avro: avro::Reader,
     letters: Vec<TopicLetter>,
     flood: Flood,
     ignored: Ignored,
@@ -135,6 +147,8 @@ impl TopicDecoder {
             keys: Parser::new(),
             stated: None,
             frame: None,
+            schemas: BTreeMap::new(),
+            avro: avro::Reader::new(),
             letters: Vec::new(),
             flood: Flood::default(),
             ignored: Ignored::default(),
@@ -158,6 +172,7 @@ impl TopicDecoder {
                 Ok(Taken::Nothing)
             }
             Ok(Read::Changed(difference)) => Ok(Taken::Changed(difference)),
+            Ok(Read::Lacks(schema)) => Ok(Taken::Lacks(schema)),
             Err(refusal) => {
                 self.set_aside(message, refusal)?;
                 Ok(Taken::Letter)
@@ -165,7 +180,27 @@ impl TopicDecoder {
         }
     }
 
-    /// Sets a message aside that tells of another definition, which the table does not have.
+    /// Tells what the registry has under a number: events of that schema can be read from now on.
+    ///
+    /// # Errors
+    /// The connector's settings are not those that are stated, or too few are; or two columns have one name in Avro.
+    pub fn tell(&mut self, number: u32, registered: &str) -> Result<(), CdcError> {
+        let topic = &self.rows.topic;
+        let told = match avro::Schema::read(registered) {
+            Ok(schema) => {
+                let plan = self.parser.read(schema.connect.as_bytes(), |found| Plan::in_avro(topic, found));
+                match plan {
+                    Ok(plan) => Ok((schema, plan?)),
+                    Err(_) => Err("is no Avro schema"),
+                }
+            }
+            Err(problem) => Err(problem),
+        };
+        self.schemas.insert(number, told);
+        Ok(())
+    }
+
+    /// Sets a message aside that is of another definition, which the table does not have, or of a schema that there is not.
     ///
     /// # Errors
     /// Too many messages cannot be taken in.
@@ -175,6 +210,9 @@ impl TopicDecoder {
     }
 
     fn decode(&mut self, message: &Message<'_>, value: &[u8]) -> Result<Result<Read, Refusal>, CdcError> {
+        if let Some((number, datum)) = avro::framed(value) {
+            return Ok(self.decode_avro(message, number, datum));
+        }
         let framed = value.starts_with(frame::START);
         if framed && !self.frame.as_ref().is_some_and(|frame| frame.is_of(value)) {
             self.frame = Frame::read(value, &self.rows.topic)?;
@@ -194,6 +232,21 @@ impl TopicDecoder {
         let (rows, keys) = (&mut self.rows, &mut self.keys);
         let read = self.parser.read(payload, |event| rows.take_in(event, plan, message, keys));
         Ok(read.unwrap_or_else(|_| Err(self.rows.refused("is no JSON"))))
+    }
+
+    fn decode_avro(&mut self, message: &Message<'_>, number: u32, datum: &[u8]) -> Result<Read, Refusal> {
+        let (schema, plan) = match self.schemas.get(&number) {
+            Some(Ok(known)) => known,
+            Some(Err(problem)) => {
+                return Err(self.rows.refused(&format!("is in Avro, and its schema {number} {problem}")));
+            }
+            None => return Ok(Read::Lacks(number)),
+        };
+        let (rows, keys) = (&mut self.rows, &mut self.keys);
+        let read = self.avro.read(datum, schema, |event| rows.take_in(event, plan, message, keys));
+        read.unwrap_or_else(|_| {
+            Err(self.rows.refused(&format!("is in Avro, and no datum of its schema {number}")))
+        })
     }
 
     /// The changes since the last call, if there are any.

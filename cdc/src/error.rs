@@ -101,6 +101,20 @@ pub enum CdcError {
          compaction"
     )]
     Incomplete { table: TableId, found: i64, expected: i64 },
+    #[error(
+        "topic {topic} has messages in Avro: [source.kafka] registry must say where their schema registry is"
+    )]
+    NoRegistry { topic: String },
+    #[error(
+        "the schema registry at {url} {problem}; [source.kafka] registry says where it is: the address that Confluent's \
+         clients would have"
+    )]
+    Registry { url: String, problem: String, is_passing: bool },
+    #[error(
+        "topic {topic} has messages of schema {number}, which the registry at {registry} does not have: it is another \
+         registry than the connector's, or has lost it"
+    )]
+    NoSchema { topic: String, number: u32, registry: String },
     #[cfg(feature = "kafka")]
     #[error("Kafka refused to {action}")]
     Kafka {
@@ -145,7 +159,9 @@ impl CdcError {
             | Self::Topic { .. }
             | Self::SnapshotAgain { .. }
             | Self::NoTransaction { .. }
+            | Self::NoSchema { .. }
             | Self::Incomplete { .. } => true,
+            Self::Registry { is_passing, .. } => *is_passing,
             #[cfg(feature = "kafka")]
             Self::Kafka { source, .. } => !matches!(
                 source,

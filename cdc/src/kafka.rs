@@ -11,8 +11,10 @@ mod options;
 mod queue;
 mod reader;
 mod reassembly;
+mod registry;
 mod stream;
 mod topics;
 
 pub use options::KafkaOptions;
+pub(crate) use registry::Registry;
 pub(crate) use topics::{Followed, Topics};

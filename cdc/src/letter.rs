@@ -5,6 +5,8 @@ use std::sync::Arc;
 use arrow::array::Int64Array;
 use lakeward_change::{ChangeBatch, DeadLetter, Lsn, Op, Position};
 
+#[cfg(feature = "kafka")]
+use crate::kafka::Registry;
 use crate::{
     CdcError,
     assembler::{Assembler, Followed},
@@ -46,30 +48,43 @@ impl Flood {
 }
 
 /// Reads letters of one table again, the way its changes are read.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LetterReader {
     table: Definition,
     /// What events are held against, if changes come by topics.
     topic: Option<Topic>,
+    /// Where the schemas of events in Avro are.
+    #[cfg(feature = "kafka")]
+    registry: Option<Arc<Registry>>,
 }
 
 impl LetterReader {
     pub(crate) fn new(table: Definition, topic: Option<Topic>) -> Self {
-        Self { table, topic }
+        Self {
+            table,
+            topic,
+            #[cfg(feature = "kafka")]
+            registry: None,
+        }
+    }
+
+    #[cfg(feature = "kafka")]
+    pub(crate) fn with_registry(self, registry: Option<Arc<Registry>>) -> Self {
+        Self { registry, ..self }
     }
 
     /// The one change that the letter is, at its place.
     ///
     /// # Errors
     /// It still cannot be taken in, and why.
-    pub fn read(&self, letter: &DeadLetter) -> Result<ChangeBatch, CdcError> {
+    pub async fn read(&self, letter: &DeadLetter) -> Result<ChangeBatch, CdcError> {
         if letter.message.is_empty() {
             let reason = "columns of its table are hashed or not captured, so what it holds was not kept: \
                           `lakeward table resync` makes the table whole";
             return Err(self.unreadable(reason.to_owned()));
         }
         match (Whence::of(letter), &self.topic) {
-            (Some(whence), Some(topic)) => self.of_topic(letter, &whence, topic.clone()),
+            (Some(whence), Some(topic)) => self.of_topic(letter, &whence, topic.clone()).await,
             (Some(_), None) => {
                 Err(self.unreadable("it came by a topic, and topics are not read now".to_owned()))
             }
@@ -78,12 +93,33 @@ impl LetterReader {
         }
     }
 
-    fn of_topic(&self, letter: &DeadLetter, whence: &Whence, topic: Topic) -> Result<ChangeBatch, CdcError> {
+    #[cfg_attr(not(feature = "kafka"), expect(clippy::unused_async, reason = "there is no registry to ask"))]
+    async fn of_topic(
+        &self,
+        letter: &DeadLetter,
+        whence: &Whence,
+        topic: Topic,
+    ) -> Result<ChangeBatch, CdcError> {
         let mut decoder = TopicDecoder::new(Topic { epoch: letter.position.epoch, ..topic });
-        let reason = match whence.message(letter, |message| decoder.read(message))? {
+        let taken = whence.message(letter, |message| decoder.read(message))?;
+        #[cfg(feature = "kafka")]
+        let taken = match (taken, &self.registry) {
+            (Taken::Lacks(schema), Some(registry)) => match registry.schema(schema).await? {
+                Some(registered) => {
+                    decoder.tell(schema, &registered)?;
+                    whence.message(letter, |message| decoder.read(message))?
+                }
+                None => Taken::Lacks(schema),
+            },
+            (taken, _) => taken,
+        };
+        let reason = match taken {
             Taken::Change => None,
             Taken::Nothing => Some("its message is no change of the table".to_owned()),
             Taken::Changed(difference) => Some(format!("{difference}: the table's copy has what it has now")),
+            Taken::Lacks(schema) => Some(format!(
+                "its message is in Avro, and [source.kafka] registry is not given or does not have schema {schema}"
+            )),
             Taken::Letter => decoder.take_letters().pop().map(|letter| letter.letter.reason),
         };
         if let Some(reason) = reason {

@@ -446,7 +446,10 @@ impl PostgresSource {
         let topic = self.topics.as_ref().map(|topics| topics.read_as(definition, 0, &BTreeSet::new()));
         #[cfg(not(feature = "kafka"))]
         let topic = None;
-        Some(LetterReader::new(definition.clone(), topic))
+        let reader = LetterReader::new(definition.clone(), topic);
+        #[cfg(feature = "kafka")]
+        let reader = reader.with_registry(self.topics.as_ref().and_then(|topics| topics.registry.clone()));
+        Some(reader)
     }
 
     /// How far the source's log is on its disk.

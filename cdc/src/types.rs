@@ -123,7 +123,7 @@ mod tests {
 ## From Debezium's events
 
 The connector writes values in ways of its own. They become the values above, whatever its settings, but for what this
-table says. Columns of the last rows are left out by `lakeward ingest`, and it says so. The settings are found in the event's schema, or stated where events have none; what is neither is an error.
+table says. Columns of the last rows are left out by `lakeward ingest`, and it says so. The settings are found in the event's schema, which it always has in Avro, or stated where events have none; what is neither is an error.
 `binary.handling.mode` must be stated if it is base64, base64-url-safe or hex, since schemas call all of them strings.
 
 | Postgres | what cannot be had back from the event |

@@ -222,7 +222,7 @@ async fn a_key_that_the_lake_cannot_hold_is_a_letter() {
     let letters: Vec<_> = chunks.into_iter().flat_map(|chunk| chunk.letters).collect();
     let [letter] = &letters[..] else { panic!("{letters:?}") };
     assert!(letter.reason.contains("key column until"), "{}", letter.reason);
-    let again = source.letter_reader(&letter.table).unwrap().read(letter).unwrap_err().to_string();
+    let again = source.letter_reader(&letter.table).unwrap().read(letter).await.unwrap_err().to_string();
     assert!(again.contains("key column until"), "{again}");
     // So is a copied row.
     let snapshot = source.temporary_snapshot(WAIT).await.unwrap();

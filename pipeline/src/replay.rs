@@ -60,11 +60,12 @@ impl Replay {
     ) -> Result<Self, LakeError> {
         let mut letters = lake.dead_letters(Some(&source.name), true).await?;
         letters.retain(|stored| stored.source == *source && stored.letter.table == *table);
-        let read = |stored: StoredLetter| {
-            let change = reader.read(&stored.letter);
-            (stored, change)
-        };
-        Ok(Self { wanted: request.letters, letters: letters.into_iter().map(read).collect() })
+        let mut read = Vec::with_capacity(letters.len());
+        for stored in letters {
+            let change = reader.read(&stored.letter).await;
+            read.push((stored, change));
+        }
+        Ok(Self { wanted: request.letters, letters: read })
     }
 
     /// In order; what fails midway may be done again.

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use lakeward_cdc::debezium::{BinaryMode, DecimalMode, TimeMode};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
-use super::Secret;
+use super::{Secret, SecretUrl};
 
 /// Debezium's topics, which changes are read from if a prefix is given.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -19,6 +20,7 @@ pub struct KafkaConfig {
     pub decimal: DecimalMode,
     pub time: TimeMode,
     pub binary: BinaryMode,
+    pub registry: Option<SecretUrl>,
     pub security_protocol: SecurityProtocol,
     pub sasl_mechanism: SaslMechanism,
     pub sasl_username: Option<String>,
@@ -68,6 +70,7 @@ impl Default for KafkaConfig {
             decimal: DecimalMode::String,
             time: TimeMode::Microseconds,
             binary: BinaryMode::Bytes,
+            registry: None,
             security_protocol: SecurityProtocol::Plaintext,
             sasl_mechanism: SaslMechanism::ScramSha512,
             sasl_username: None,
@@ -118,6 +121,12 @@ impl KafkaConfig {
         // Whoever writes them among the settings knows what they do.
         let is_set = self.settings.iter().any(|setting| setting.expose().starts_with("sasl."));
         let mut problems = Vec::new();
+        let is_http = |url: &SecretUrl| {
+            Url::parse(url.expose()).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+        };
+        if !self.registry.as_ref().is_none_or(is_http) {
+            problems.push("source.kafka.registry is no URL that begins with http:// or https://");
+        }
         if self.security_protocol.has_user() && !has_user && !is_set {
             problems.push(
                 "source.kafka.security_protocol asks for a user: sasl_username and sasl_password must be given",

@@ -29,38 +29,38 @@ pub struct Ports {
     pub connect: u16,
     pub minio: u16,
     pub redis: u16,
+    /// Of the schema registry, which runs only where it has one.
+    pub registry: Option<u16>,
 }
 
 impl Ports {
     /// The ports that people expect.
-    pub const USUAL: Self =
-        Self { postgres: 5432, kafka: 9092, controller: 9093, connect: 8083, minio: 9000, redis: 6379 };
+    pub const USUAL: Self = Self {
+        postgres: 5432,
+        kafka: 9092,
+        controller: 9093,
+        connect: 8083,
+        minio: 9000,
+        redis: 6379,
+        registry: None,
+    };
 
     /// Ports that nobody listens at now.
     pub fn free() -> Result<Self> {
-        let mut held: Vec<(u16, TcpListener)> = Vec::new();
-        for _ in 0..1000 {
-            let drawn = uuid::Uuid::new_v4().as_u128() % FREE.len() as u128;
-            let port = FREE.start + u16::try_from(drawn)?;
-            held.extend(TcpListener::bind(("127.0.0.1", port)).map(|listener| (port, listener)));
-            if let [postgres, kafka, controller, connect, minio, redis] = held.as_slice() {
-                return Ok(Self {
-                    postgres: postgres.0,
-                    kafka: kafka.0,
-                    controller: controller.0,
-                    connect: connect.0,
-                    minio: minio.0,
-                    redis: redis.0,
-                });
-            }
-        }
-        bail!("cannot find free ports on 127.0.0.1")
+        let [postgres, kafka, controller, connect, minio, redis] = draw()?;
+        Ok(Self { postgres, kafka, controller, connect, minio, redis, registry: None })
+    }
+
+    /// The same and one for a schema registry: the one that people expect if the others are.
+    pub fn with_registry(self) -> Result<Self> {
+        let registry = if self == Self::USUAL { 8081 } else { draw::<1>()?[0] };
+        Ok(Self { registry: Some(registry), ..self })
     }
 
     /// Those that somebody listens at, with whom they are for.
     fn taken(&self) -> Vec<String> {
-        let Self { postgres, kafka, controller, connect, minio, redis } = *self;
-        let all = [
+        let Self { postgres, kafka, controller, connect, minio, redis, registry } = *self;
+        let mut all = vec![
             ("Postgres", postgres),
             ("Kafka", kafka),
             ("Kafka's controller", controller),
@@ -68,9 +68,24 @@ impl Ports {
             ("MinIO", minio),
             ("Redis", redis),
         ];
+        all.extend(registry.map(|registry| ("the schema registry", registry)));
         let taken = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_err();
         all.iter().filter(|(_, port)| taken(port)).map(|(name, port)| format!("{port} ({name})")).collect()
     }
+}
+
+/// Ports that nobody listens at now.
+fn draw<const N: usize>() -> Result<[u16; N]> {
+    let mut held: Vec<(u16, TcpListener)> = Vec::new();
+    for _ in 0..1000 {
+        let drawn = uuid::Uuid::new_v4().as_u128() % FREE.len() as u128;
+        let port = FREE.start + u16::try_from(drawn)?;
+        held.extend(TcpListener::bind(("127.0.0.1", port)).map(|listener| (port, listener)));
+        if held.len() == N {
+            return Ok(std::array::from_fn(|index| held[index].0));
+        }
+    }
+    bail!("cannot find free ports on 127.0.0.1")
 }
 
 /// A stack for other processes: written as JSON beside its data.

@@ -1,5 +1,6 @@
 //! The services around Lakeward, started natively, for people without containers and for the tests: Postgres, Kafka,
-//! Kafka Connect with Debezium, MinIO and Redis. The settings are those that `docker-compose.yml` mounts.
+//! Kafka Connect with Debezium, MinIO, Redis and, where it is asked for, a schema registry. The settings are those that
+//! `docker-compose.yml` mounts.
 
 mod address;
 mod recipes;
@@ -34,6 +35,8 @@ pub struct Stack {
     pub connect: Service,
     pub minio: Service,
     pub redis: Service,
+    /// If it has a port.
+    pub registry: Option<Service>,
     pub ports: Ports,
     folder: PathBuf,
     _lock: File,
@@ -90,15 +93,24 @@ impl Stack {
         };
         let minio = Service::start(recipes::minio(&software, &ports, &folder));
         let redis = Service::start(recipes::redis(software.redis.clone(), ports.redis, &folder, None));
-        let ((kafka, connect), postgres, minio, redis) = tokio::try_join!(kafka, postgres, minio, redis)?;
+        let registry = async {
+            let Some(port) = ports.registry else { return Ok(None) };
+            let program = software.registry(say)?;
+            Service::start(recipes::registry(&software, &program, port, &folder)?).await.map(Some)
+        };
+        let ((kafka, connect), postgres, minio, redis, registry) =
+            tokio::try_join!(kafka, postgres, minio, redis, registry)?;
         address.postgres = Some(postgres.url(DATABASE));
         address.write(&folder)?;
-        Ok(Self { postgres, kafka, connect, minio, redis, ports, folder, _lock: lock })
+        Ok(Self { postgres, kafka, connect, minio, redis, registry, ports, folder, _lock: lock })
     }
 
     /// Ends all of them in order, who uses others first.
     pub async fn stop(mut self) -> Result<()> {
         self.connect.stop().await?;
+        if let Some(registry) = &mut self.registry {
+            registry.stop().await?;
+        }
         let (kafka, minio, redis) = tokio::join!(self.kafka.stop(), self.minio.stop(), self.redis.stop());
         kafka.and(minio).and(redis)?;
         self.postgres.stop().await?;

@@ -29,6 +29,9 @@ enum Command {
         /// Take any free ports instead of the usual ones
         #[arg(long)]
         free_ports: bool,
+        /// Start a schema registry, too, for connectors that write Avro
+        #[arg(long)]
+        registry: bool,
     },
     /// Stop those that another `up` keeps, and wait until they are gone
     Down,
@@ -38,8 +41,9 @@ enum Command {
 async fn main() -> Result<()> {
     let Arguments { folder, command } = Arguments::parse();
     match command {
-        Command::Up { free_ports } => {
-            up(folder, if free_ports { Ports::free()? } else { Ports::USUAL }).await
+        Command::Up { free_ports, registry } => {
+            let ports = if free_ports { Ports::free()? } else { Ports::USUAL };
+            up(folder, if registry { ports.with_registry()? } else { ports }).await
         }
         Command::Down => down(folder).await,
     }
@@ -60,7 +64,7 @@ async fn up(folder: PathBuf, ports: Ports) -> Result<()> {
         // Their guards end those that have been started.
         () = &mut stopped => bail!("stopped before all services were ready"),
     };
-    let Ports { kafka, connect, minio, redis, .. } = stack.ports;
+    let Ports { kafka, connect, minio, redis, registry, .. } = stack.ports;
     let postgres = stack.postgres.url(lakeward_stack::DATABASE);
     println!(
         "Ready after {:.1} s; data and logs are in {}.",
@@ -72,6 +76,9 @@ async fn up(folder: PathBuf, ports: Ports) -> Result<()> {
     println!("  Connect   http://127.0.0.1:{connect}");
     println!("  MinIO     http://127.0.0.1:{minio}, bucket {BUCKET}, keys {ACCESS_KEY} and {SECRET_KEY}");
     println!("  Redis     127.0.0.1:{redis}");
+    if let Some(registry) = registry {
+        println!("  Registry  http://127.0.0.1:{registry}/apis/ccompat/v7");
+    }
     println!("Ctrl-C, or `make stack-down` elsewhere, stops them.");
     stopped.await;
     stack.stop().await

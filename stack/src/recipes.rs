@@ -109,6 +109,33 @@ pub(crate) fn minio(software: &Software, ports: &Ports, folder: &Path) -> Recipe
     }
 }
 
+/// What it is told it keeps in files: messages say nothing without their schemas.
+pub(crate) fn registry(software: &Software, program: &Path, port: u16, folder: &Path) -> Result<Recipe> {
+    let folder = folder.join("registry");
+    let files =
+        fs::read_dir(program)?.map(|file| file.map(|file| file.path())).collect::<Result<Vec<_>, _>>()?;
+    // Its version is in its name.
+    let runner = files.into_iter().find(|file| file.to_string_lossy().ends_with("-runner.jar"));
+    let runner = runner.with_context(|| format!("{} is without a program", program.display()))?;
+    let mut arguments: Vec<OsString> =
+        ["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-jar"]
+            .map(Into::into)
+            .to_vec();
+    arguments.push(runner.into());
+    Ok(Recipe {
+        name: "registry",
+        program: software.java.clone(),
+        arguments,
+        environment: vec![
+            ("QUARKUS_HTTP_HOST", "127.0.0.1".to_owned()),
+            ("HTTP_PORT", port.to_string()),
+            ("REGISTRY_DATASOURCE_URL", format!("jdbc:h2:file:{}", folder.join("data").display())),
+        ],
+        folder,
+        probe: Probe::Url(format!("http://127.0.0.1:{port}/health/ready")),
+    })
+}
+
 /// What a Redis asks of whoever connects.
 #[derive(Debug, Clone)]
 pub struct RedisAccess {

@@ -21,6 +21,7 @@ pub(crate) struct Software {
     pub(crate) redis: PathBuf,
     /// The settings that compose mounts, too.
     pub(crate) deploy: PathBuf,
+    cache: PathBuf,
 }
 
 impl Software {
@@ -49,10 +50,7 @@ impl Software {
 
         once(&kafka, |folder| {
             say("Fetching Kafka, Kafka Connect and Debezium (once, about a minute)");
-            let mut maven = Command::new("mvn");
-            maven.args(["-q", "-B", "-f"]).arg(&pom).arg("package");
-            maven.arg(format!("-Dinto={}", folder.display()));
-            run(maven, "fetch Kafka and Debezium with mvn")
+            run(maven(&pom, folder), "fetch Kafka and Debezium with mvn")
         })?;
         once(&minio, |folder| {
             say("Building MinIO (once, about four minutes)");
@@ -60,8 +58,29 @@ impl Software {
             go.args(["install", MINIO]).env("GOBIN", folder).env("CGO_ENABLED", "0");
             run(go, "build MinIO with go")
         })?;
-        Ok(Self { java, kafka, minio: minio.join("minio"), redis, deploy })
+        Ok(Self { java, kafka, minio: minio.join("minio"), redis, deploy, cache })
     }
+
+    /// The folder of the schema registry, which is fetched once it is wanted.
+    pub(crate) fn registry(&self, say: &(dyn Fn(&str) + Sync)) -> Result<PathBuf> {
+        let pom = self.deploy.join("native/registry/pom.xml");
+        let registry = self.cache.join(named("registry", &fs::read(&pom)?));
+        once(&registry, |folder| {
+            ensure!(
+                find("mvn").is_some(),
+                "this machine lacks mvn, to fetch the schema registry (Debian: apt install maven)"
+            );
+            say("Fetching the schema registry (once, some seconds)");
+            run(maven(&pom, folder), "fetch the schema registry with mvn")
+        })?;
+        Ok(registry)
+    }
+}
+
+fn maven(pom: &Path, into: &Path) -> Command {
+    let mut maven = Command::new("mvn");
+    maven.args(["-q", "-B", "-f"]).arg(pom).arg("package").arg(format!("-Dinto={}", into.display()));
+    maven
 }
 
 /// Fills a folder, which is there only once it is whole. Two that do it at once do it twice.

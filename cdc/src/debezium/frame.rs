@@ -4,6 +4,7 @@ use super::{
     Topic,
     json::{self, Parser, Value},
     kind::Kind,
+    names::Names,
     reading::Reading,
 };
 use crate::CdcError;
@@ -12,21 +13,30 @@ use crate::CdcError;
 pub(super) const START: &[u8] = b"{\"schema\":";
 const PAYLOAD: &[u8] = b",\"payload\":";
 
-/// How each column of a table is written.
+const ALIKE: &str = "another column of the table has the same name in Avro; rename one of them";
+
+/// What each column of a table is called, and how it is written.
 #[derive(Debug)]
 pub(super) struct Plan {
+    pub(super) names: Names,
     pub(super) readings: Vec<Reading>,
 }
 
 impl Plan {
     pub(super) fn stated(topic: &Topic) -> Result<Self, CdcError> {
-        Self::new(topic, |_, kind| Reading::stated(kind, &topic.modes))
+        Self::new(topic, Names::plain(topic), |_, kind| Reading::stated(kind, &topic.modes))
     }
 
-    fn found(topic: &Topic, schema: Value<'_>) -> Result<Self, CdcError> {
+    /// By the Connect schema of events in Avro.
+    pub(super) fn in_avro(topic: &Topic, schema: Value<'_>) -> Result<Self, CdcError> {
+        let names = Names::in_avro(topic).map_err(|column| unread(topic, column, ALIKE))?;
+        Self::found(topic, names, schema)
+    }
+
+    fn found(topic: &Topic, names: Names, schema: Value<'_>) -> Result<Self, CdcError> {
         let row = part(schema, "after").and_then(|row| json::field(row, "fields"));
         let field = |name: &str| json::elements(row?).find(|field| is_called(field, name));
-        Self::new(topic, |name, kind| match field(name) {
+        Self::new(topic, names, |name, kind| match field(name) {
             Some(field) => Reading::found(kind, field, &topic.modes),
             // The row will lack it too.
             None => Ok(Reading::Other),
@@ -35,6 +45,7 @@ impl Plan {
 
     fn new(
         topic: &Topic,
+        names: Names,
         reading: impl Fn(&str, &Kind) -> Result<Reading, &'static str>,
     ) -> Result<Self, CdcError> {
         let table = &topic.table;
@@ -42,13 +53,17 @@ impl Plan {
             if Some(index) == table.leaf() {
                 return Ok(Reading::Text);
             }
-            reading(table.source_name(index), &Kind::of(&table.columns[index])).map_err(|problem| {
-                let column = table.columns[index].name.clone();
-                CdcError::ConnectorSettings { table: table.id.clone(), column, problem }
-            })
+            reading(&names.columns()[index], &Kind::of(&table.columns[index]))
+                .map_err(|problem| unread(topic, index, problem))
         };
-        Ok(Self { readings: (0..table.columns.len()).map(column).collect::<Result<_, _>>()? })
+        let readings = (0..table.columns.len()).map(column).collect::<Result<_, _>>()?;
+        Ok(Self { names, readings })
     }
+}
+
+fn unread(topic: &Topic, column: usize, problem: &'static str) -> CdcError {
+    let (table, column) = (topic.table.id.clone(), topic.table.columns[column].name.clone());
+    CdcError::ConnectorSettings { table, column, problem }
 }
 
 /// What lies before the payload of events, the same in all until the table changes, and what it says.
@@ -69,7 +84,11 @@ impl Frame {
         let whole = [prefix, b"null}"].concat();
         let plan = Parser::new().read(&whole, |document| {
             let schema = json::field(document, "schema").filter(|_| json::fields(document).count() == 2)?;
-            Some(if json::is_null(schema) { Plan::stated(topic) } else { Plan::found(topic, schema) })
+            Some(if json::is_null(schema) {
+                Plan::stated(topic)
+            } else {
+                Plan::found(topic, Names::plain(topic), schema)
+            })
         });
         match plan {
             Ok(Some(plan)) => Ok(Some(Self { prefix: prefix.to_vec(), plan: plan? })),

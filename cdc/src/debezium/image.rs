@@ -5,6 +5,7 @@ use simd_json::Node;
 use super::{
     Topic,
     json::{self, Value},
+    names::Names,
 };
 
 /// A column that the row does not have.
@@ -27,8 +28,8 @@ impl Places {
         Self(vec![ABSENT; columns])
     }
 
-    /// Finds the columns; their names are those in the source.
-    pub(super) fn find(&mut self, row: Value<'_>, names: &[String], topic: &Topic) -> Result<(), Difference> {
+    pub(super) fn find(&mut self, row: Value<'_>, called: &Names, topic: &Topic) -> Result<(), Difference> {
+        let names = called.columns();
         if !json::is_object(row) {
             return Err(Difference::Foreign("has a row that is no object"));
         }
@@ -48,14 +49,16 @@ impl Places {
                     }
                     expected = column + 1;
                 }
-                None if topic.ignores_new || topic.left_out.contains(*name) => {}
+                None if topic.ignores_new || called.is_left_out(name) => {}
                 None => added = added.or(Some(*name)),
             }
             at += 1 + json::size(value);
         }
-        let leaf = topic.table.leaf();
+        let (table, leaf) = (&topic.table, topic.table.leaf());
         let is_absent = |column: &usize| {
-            self.0[*column] == ABSENT && Some(*column) != leaf && !topic.came.contains(&names[*column])
+            self.0[*column] == ABSENT
+                && Some(*column) != leaf
+                && !topic.came.contains(table.source_name(*column))
         };
         if (0..names.len()).all(|column| self.0[column] == ABSENT) {
             return Err(Difference::Foreign("has a row without any of the table's columns"));
@@ -66,7 +69,7 @@ impl Places {
         match (0..names.len()).find(is_absent) {
             Some(column) => Err(Difference::Definition(format!(
                 "column {} is not in its events: it was dropped, or its type is one that the connector leaves out",
-                names[column]
+                table.source_name(column)
             ))),
             None => Ok(()),
         }

@@ -1,6 +1,11 @@
 //! What a connector writes besides changes: heartbeats, and where transactions begin and end.
 
-use super::json::{self, Parser, Value};
+use std::collections::BTreeMap;
+
+use super::{
+    avro,
+    json::{self, Parser, Value},
+};
 
 /// A sign of life of the connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,35 +32,69 @@ pub struct TransactionEnd {
     pub tables: Vec<(String, i64)>,
 }
 
-/// The message is not what the topic holds.
+/// The message is not what the topic holds; or it is not known yet what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the message is no {0} of a Debezium connector")]
-pub struct NoMark(&'static str);
-
-/// Reads the value of a message in a topic `__debezium-heartbeat.…`.
-///
-/// # Errors
-/// It is no heartbeat.
-pub fn heartbeat(value: &[u8]) -> Result<Heartbeat, NoMark> {
-    read(value, |mark| Some(Heartbeat { written_at: micros(mark)? })).ok_or(NoMark("heartbeat"))
+pub enum NoMark {
+    #[error("the message is no {0} of a Debezium connector")]
+    Other(&'static str),
+    /// It is to be read again once [`Marks::tell`] has been called.
+    #[error("the message is in Avro, of schema {0}, which has not been told")]
+    Lacks(u32),
 }
 
-/// Reads the value of a message in a topic `….transaction`.
-///
-/// # Errors
-/// It tells of no transaction.
-pub fn transaction(value: &[u8]) -> Result<Transaction, NoMark> {
-    let transaction = |mark: Value<'_>| {
-        let text = |name| json::field(mark, name).and_then(json::string);
-        let (xid, lsn) = text("id")?.split_once(':')?;
-        let end = match text("status")? {
-            "BEGIN" => None,
-            "END" => Some(end(mark)?),
-            _ => return None,
+/// Reads marks: values of messages, in JSON or Avro.
+#[derive(Debug, Default)]
+pub struct Marks {
+    /// Those of Avro; `None` where nothing is read by one.
+    schemas: BTreeMap<u32, Option<avro::Schema>>,
+}
+
+impl Marks {
+    /// Tells what the registry has under a number.
+    pub fn tell(&mut self, number: u32, registered: &str) {
+        self.schemas.insert(number, avro::Schema::read(registered).ok());
+    }
+
+    /// Of a message in a topic `__debezium-heartbeat.…`.
+    ///
+    /// # Errors
+    /// It is no heartbeat.
+    pub fn heartbeat(&self, value: &[u8]) -> Result<Heartbeat, NoMark> {
+        self.read(value, "heartbeat", |mark| Some(Heartbeat { written_at: micros(mark)? }))
+    }
+
+    /// Of a message in a topic `….transaction`.
+    ///
+    /// # Errors
+    /// It tells of no transaction.
+    pub fn transaction(&self, value: &[u8]) -> Result<Transaction, NoMark> {
+        self.read(value, "transaction's beginning or end", |mark| {
+            let text = |name| json::field(mark, name).and_then(json::string);
+            let (xid, lsn) = text("id")?.split_once(':')?;
+            let end = match text("status")? {
+                "BEGIN" => None,
+                "END" => Some(end(mark)?),
+                _ => return None,
+            };
+            Some(Transaction { xid: xid.parse().ok()?, lsn: lsn.parse().ok()?, at: micros(mark)?, end })
+        })
+    }
+
+    fn read<T>(
+        &self,
+        value: &[u8],
+        what: &'static str,
+        with: impl FnOnce(Value<'_>) -> Option<T>,
+    ) -> Result<T, NoMark> {
+        let read = match avro::framed(value) {
+            Some((number, datum)) => {
+                let schema = self.schemas.get(&number).ok_or(NoMark::Lacks(number))?;
+                schema.as_ref().and_then(|schema| avro::Reader::new().read(datum, schema, with).ok())
+            }
+            None => Parser::new().read(value, |document| with(json::unframed(document))).ok(),
         };
-        Some(Transaction { xid: xid.parse().ok()?, lsn: lsn.parse().ok()?, at: micros(mark)?, end })
-    };
-    read(value, transaction).ok_or(NoMark("transaction's beginning or end"))
+        read.flatten().ok_or(NoMark::Other(what))
+    }
 }
 
 fn end(mark: Value<'_>) -> Option<TransactionEnd> {
@@ -72,8 +111,4 @@ fn end(mark: Value<'_>) -> Option<TransactionEnd> {
 
 fn micros(mark: Value<'_>) -> Option<i64> {
     json::integer(json::field(mark, "ts_ms")?)?.checked_mul(1000)
-}
-
-fn read<T>(value: &[u8], with: impl FnOnce(Value<'_>) -> Option<T>) -> Option<T> {
-    Parser::new().read(value, |document| with(json::unframed(document))).ok().flatten()
 }

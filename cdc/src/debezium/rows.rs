@@ -12,6 +12,7 @@ use super::{
     frame::Plan,
     image::{Difference, Places},
     json::{self, Parser, Value},
+    names::Names,
 };
 use crate::{
     CdcError,
@@ -24,6 +25,8 @@ pub(super) enum Read {
     /// `pg_logical_emit_message`
     Message,
     Changed(String),
+    /// In Avro, by a schema that nobody has told.
+    Lacks(u32),
 }
 
 /// An event that cannot be taken in, and what is known of it.
@@ -38,8 +41,6 @@ pub(super) struct Refusal {
 #[derive(Debug)]
 pub(super) struct Rows {
     pub(super) topic: Topic,
-    /// Names of the columns in the source.
-    names: Vec<String>,
     is_key: Vec<bool>,
     placeholder: Placeholder,
     builder: TableBuilder,
@@ -57,7 +58,6 @@ impl Rows {
         let table = &topic.table;
         let columns = table.columns.len();
         Self {
-            names: (0..columns).map(|column| table.source_name(column).to_owned()).collect(),
             is_key: (0..columns).map(|column| table.key.contains(&column)).collect(),
             placeholder: Placeholder::new(&topic.modes.unavailable),
             builder: TableBuilder::new(Arc::clone(table), topic.epoch, &topic.salt),
@@ -194,16 +194,16 @@ impl Rows {
             }
             _ => None,
         };
-        match find(&mut self.places, row, &self.names, &self.topic)? {
+        match find(&mut self.places, row, &plan.names, &self.topic)? {
             None => {}
             Some(difference) => return Ok(Read::Changed(difference)),
         }
         if let Some(before) = before
-            && let Some(difference) = find(&mut self.places_before, before, &self.names, &self.topic)?
+            && let Some(difference) = find(&mut self.places_before, before, &plan.names, &self.topic)?
         {
             return Ok(Read::Changed(difference));
         }
-        let Self { topic: _, names: _, is_key, placeholder, builder, places, places_before, .. } = self;
+        let Self { topic: _, is_key, placeholder, builder, places, places_before, .. } = self;
         let keys_only = op == Op::Delete && !table.counts_rows();
         let cells = |row, places: &Places, column: usize| match places.value(row, column) {
             Some(value) if !keys_only || is_key[column] => {
@@ -234,7 +234,7 @@ impl Rows {
             let pushed = keys.read(document, |old| {
                 let old = json::unframed(old);
                 let value = |&key: &usize| {
-                    let value = json::field(old, table.source_name(key))?;
+                    let value = json::field(old, &plan.names.columns()[key])?;
                     Some(Cell::Value { value, reading: &plan.readings[key], placeholder })
                 };
                 let old: Option<Vec<Cell<'_>>> = table.key.iter().map(value).collect();
@@ -281,7 +281,7 @@ impl From<CdcError> for Problem {
 fn find(
     places: &mut Places,
     row: Value<'_>,
-    names: &[String],
+    names: &Names,
     topic: &Topic,
 ) -> Result<Option<String>, Problem> {
     match places.find(row, names, topic) {

@@ -2,14 +2,22 @@
 
 use std::time::Instant;
 
-use super::{Message, Taken, TopicDecoder, tests};
+use serde_json::Value as Json;
+
+use super::{
+    Message, Taken, TopicDecoder,
+    tests::{
+        self,
+        avro::{Writer, envelope},
+    },
+};
 use crate::assembler::allocations;
 
 const ROWS: usize = 1_000_000;
 const IN_BATCH: usize = 65_536;
 
 /// Updates of about 620 bytes, as the recorded connector writes them without schemas.
-fn events() -> Vec<(String, String)> {
+fn events() -> impl Iterator<Item = (String, String)> {
     let event = |i: usize| {
         let lsn = 26_520_032 + i;
         let row = format!(
@@ -27,21 +35,40 @@ fn events() -> Vec<(String, String)> {
         );
         (format!(r#"{{"id":{}}}"#, i * 7919 % ROWS), value)
     };
-    (0..ROWS).map(event).collect()
+    (0..ROWS).map(event)
 }
 
 #[test]
 #[ignore = "a measurement"]
 fn decoding() {
-    let events = events();
+    let decoder = TopicDecoder::new(tests::topic(tests::orders(false), tests::strings()));
+    measure(decoder, events().map(|(key, value)| (key, value.into_bytes())).collect());
+}
+
+/// The same events in Avro.
+#[test]
+#[ignore = "a measurement"]
+fn decoding_avro() {
+    let field = |(name, kind)| format!(r#"{{"type":"{kind}","optional":true,"field":"{name}"}}"#);
+    let fields = [("id", "int64"), ("user_id", "int64"), ("total", "string"), ("note", "string")].map(field);
+    let zoned = "io.debezium.time.ZonedTimestamp";
+    let at = format!(r#"{{"type":"string","name":"{zoned}","optional":true,"field":"created_at"}}"#);
+    let schema = envelope(&format!("{},{at}", fields.join(",")));
+    let writer = Writer::new(7, &serde_json::from_str(&schema).expect("it is JSON"));
     let mut decoder = TopicDecoder::new(tests::topic(tests::orders(false), tests::strings()));
+    decoder.tell(7, &writer.registered).expect("settings that fit");
+    let avro = |value: String| writer.write(&serde_json::from_str::<Json>(&value).expect("it is JSON"));
+    measure(decoder, events().map(|(key, value)| (key, avro(value))).collect());
+}
+
+fn measure(mut decoder: TopicDecoder, events: Vec<(String, Vec<u8>)>) {
     let (mut rows, began, before) = (0, Instant::now(), allocations());
     for (offset, (key, value)) in events.iter().enumerate() {
         let message = Message {
             partition: 0,
             offset: offset as i64,
             key: Some(key.as_bytes()),
-            value: Some(value.as_bytes()),
+            value: Some(value),
             old_key: None,
         };
         assert_eq!(decoder.read(&message).expect("settings that fit"), Taken::Change);

@@ -1,3 +1,4 @@
+pub(super) mod avro;
 mod bad;
 mod properties;
 mod recorded;

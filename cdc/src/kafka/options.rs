@@ -17,6 +17,8 @@ pub struct KafkaOptions {
     pub publication: String,
     /// How the connector writes values.
     pub modes: Modes,
+    /// The schema registry, if the connector writes Avro: the URL that Confluent's clients would have.
+    pub registry: Option<String>,
     /// More settings of the client, by librdkafka's names: TLS, SASL.
     pub settings: BTreeMap<String, String>,
 }
@@ -68,6 +70,7 @@ mod tests {
             prefix: "shop".into(),
             publication: String::new(),
             modes: Modes::default(),
+            registry: None,
             settings: BTreeMap::new(),
         };
         assert_eq!(options.topic("public.order_items"), "shop.public.order_items");

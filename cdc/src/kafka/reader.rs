@@ -18,11 +18,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::{
     client::{Client, Partition},
     queue::{Event, Piece, ROOM, What},
+    registry::Registry,
     topics::{blocking, partitions},
 };
 use crate::{
     CdcError,
-    debezium::{self, Message, Snapshot, Taken, TopicDecoder},
+    debezium::{Marks, Message, NoMark, Snapshot, Taken, TopicDecoder, Transaction},
 };
 
 const OLD_KEY: &str = "__debezium.oldkey";
@@ -65,6 +66,7 @@ pub(super) struct Reader {
     pub(super) topic: String,
     pub(super) partition: Partition,
     pub(super) decoder: TopicDecoder,
+    pub(super) registry: Option<Arc<Registry>>,
     /// Rows of a snapshot that was taken later say that the connector has lost changes.
     pub(super) from: Lsn,
 }
@@ -92,7 +94,7 @@ impl Reader {
         let mut message = received(&self.partition, &self.topic).await?;
         let next_offset = loop {
             bytes += message.payload_len() + message.key_len();
-            decode(&mut self.decoder, &message, &mut events)?;
+            decode(&mut self.decoder, self.registry.as_deref(), &message, &mut events).await?;
             let next_offset = message.offset() + 1;
             if bytes >= PIECE_BYTES || events.len() >= PIECE_EVENTS {
                 break next_offset;
@@ -129,64 +131,116 @@ impl Reader {
     }
 }
 
-fn decode(
+async fn decode(
     decoder: &mut TopicDecoder,
+    registry: Option<&Registry>,
     message: &BorrowedMessage<'_>,
     events: &mut Vec<Event>,
 ) -> Result<(), CdcError> {
     let old_key = message.headers().and_then(|headers| headers.iter().find(|header| header.key == OLD_KEY));
-    let taken = decoder.read(&Message {
+    let offset = message.offset();
+    let message = Message {
         partition: message.partition(),
-        offset: message.offset(),
+        offset,
         key: message.key(),
         value: message.payload(),
         old_key: old_key.and_then(|header| header.value),
-    })?;
+    };
+    let taken = match decoder.read(&message)? {
+        Taken::Lacks(schema) => decode_by(decoder, registry, schema, &message).await?,
+        taken => taken,
+    };
     let what = match taken {
         Taken::Change => What::Row,
         Taken::Letter => What::Letter,
         Taken::Changed(_) => What::Changed,
-        Taken::Nothing => return Ok(()),
+        Taken::Nothing | Taken::Lacks(_) => return Ok(()),
     };
-    events.push(Event { offset: message.offset(), what, place: decoder.place() });
+    events.push(Event { offset, what, place: decoder.place() });
     Ok(())
 }
 
+/// Reads a message by a schema that the decoder lacks.
+async fn decode_by(
+    decoder: &mut TopicDecoder,
+    registry: Option<&Registry>,
+    schema: u32,
+    message: &Message<'_>,
+) -> Result<Taken, CdcError> {
+    let reason = match registry {
+        None => "is in Avro, and [source.kafka] registry is not given".to_owned(),
+        Some(registry) => match registry.schema(schema).await? {
+            Some(registered) => {
+                decoder.tell(schema, &registered)?;
+                return decoder.read(message);
+            }
+            None => format!("is in Avro, of schema {schema}, which the registry does not have"),
+        },
+    };
+    decoder.refuse(message, &reason)?;
+    Ok(Taken::Letter)
+}
+
 /// Reads the topic of transactions.
-pub(super) async fn read_ends(partition: Partition, topic: String, outbox: Outbox) {
-    let room = Arc::new(Semaphore::new(ROOM));
-    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
-        let incoming = match ends(&partition, &topic).await {
-            Ok(ends) => Incoming::Ends { ends, room: permit },
-            Err(error) => Incoming::Failed(error),
-        };
-        let failed = matches!(incoming, Incoming::Failed(_));
-        if outbox.send(incoming).is_err() || failed {
-            return;
+pub(super) struct Ends {
+    pub(super) topic: String,
+    pub(super) partition: Partition,
+    pub(super) marks: Marks,
+    pub(super) registry: Option<Arc<Registry>>,
+}
+
+impl Ends {
+    pub(super) async fn run(mut self, outbox: Outbox) {
+        let room = Arc::new(Semaphore::new(ROOM));
+        while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+            let incoming = match self.piece().await {
+                Ok(ends) => Incoming::Ends { ends, room: permit },
+                Err(error) => Incoming::Failed(error),
+            };
+            let failed = matches!(incoming, Incoming::Failed(_));
+            if outbox.send(incoming).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    async fn piece(&mut self) -> Result<Vec<RawEnd>, CdcError> {
+        let Self { topic, partition, marks, registry } = self;
+        let mut ends = Vec::new();
+        let mut message = received(partition, topic).await?;
+        loop {
+            let value = message.payload().unwrap_or_default();
+            let Ok(transaction) = read_mark(marks, registry.as_deref(), topic, value).await? else {
+                return Err(CdcError::NoTransaction { topic: topic.clone(), offset: message.offset() });
+            };
+            if let Some(end) = transaction.end {
+                let (xid, end_lsn, tables) = (transaction.xid, Lsn::from_i64(transaction.lsn), end.tables);
+                ends.push(RawEnd { xid, end: end_lsn, tables, offset: message.offset() });
+            }
+            if ends.len() >= PIECE_EVENTS {
+                return Ok(ends);
+            }
+            match received(partition, topic).now_or_never() {
+                Some(next) => message = next?,
+                None => return Ok(ends),
+            }
         }
     }
 }
 
-async fn ends(partition: &Partition, topic: &str) -> Result<Vec<RawEnd>, CdcError> {
-    let mut ends = Vec::new();
-    let mut message = received(partition, topic).await?;
-    loop {
-        let value = message.payload().unwrap_or_default();
-        let Ok(transaction) = debezium::transaction(value) else {
-            return Err(CdcError::NoTransaction { topic: topic.to_owned(), offset: message.offset() });
-        };
-        if let Some(end) = transaction.end {
-            let (xid, end_lsn, tables) = (transaction.xid, Lsn::from_i64(transaction.lsn), end.tables);
-            ends.push(RawEnd { xid, end: end_lsn, tables, offset: message.offset() });
-        }
-        if ends.len() >= PIECE_EVENTS {
-            return Ok(ends);
-        }
-        match received(partition, topic).now_or_never() {
-            Some(next) => message = next?,
-            None => return Ok(ends),
-        }
-    }
+async fn read_mark(
+    marks: &mut Marks,
+    registry: Option<&Registry>,
+    topic: &str,
+    value: &[u8],
+) -> Result<Result<Transaction, NoMark>, CdcError> {
+    let read = marks.transaction(value);
+    let Err(NoMark::Lacks(schema)) = read else { return Ok(read) };
+    // Passing it over would lose an end, and so would all that follow it.
+    let registry = registry.ok_or_else(|| CdcError::NoRegistry { topic: topic.to_owned() })?;
+    let registered = registry.schema(schema).await?.ok_or_else(|| registry.lacks(topic, schema))?;
+    marks.tell(schema, &registered);
+    Ok(marks.transaction(value))
 }
 
 /// The next message. Passing troubles are the client's own: it goes on by itself.

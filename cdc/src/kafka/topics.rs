@@ -22,14 +22,15 @@ use super::{
     client::{Client, Troubles, refused},
     options::KafkaOptions,
     queue::Queue,
-    reader::{Reader, read_ends, serve, watch},
+    reader::{Ends, Reader, serve, watch},
     reassembly::{Reassembly, Table},
+    registry::Registry,
     stream::{self, TopicsStream},
 };
 use crate::{
     CdcError, Offsets, SlotState,
     cursor::Cursor,
-    debezium::{Topic, TopicDecoder},
+    debezium::{Marks, Topic, TopicDecoder},
     definition::Definition,
 };
 
@@ -49,6 +50,7 @@ pub(crate) struct Topics {
     options: KafkaOptions,
     database: String,
     consumer: Arc<Client>,
+    pub(crate) registry: Option<Arc<Registry>>,
     cluster: String,
     /// Points of the log from which on the topics can be read, the oldest first.
     starts: Vec<(Lsn, Offsets)>,
@@ -57,6 +59,7 @@ pub(crate) struct Topics {
 
 impl Topics {
     pub(crate) async fn open(options: KafkaOptions, database: String) -> Result<Self, CdcError> {
+        let registry = options.registry.as_deref().map(Registry::new).transpose()?.map(Arc::new);
         let client = options.client().create_with_context(Troubles::default());
         let consumer: Arc<Client> = Arc::new(client.map_err(CdcError::kafka(SETTINGS))?);
         let asked = blocking(&consumer, |consumer| Ok(consumer.client().fetch_cluster_id(PATIENCE)));
@@ -71,7 +74,7 @@ impl Topics {
                 return Err(CdcError::Refused { brokers: brokers(), reason, fix });
             }
         };
-        Ok(Self { options, database, consumer, cluster, starts: Vec::new(), is_lost: false })
+        Ok(Self { options, database, consumer, registry, cluster, starts: Vec::new(), is_lost: false })
     }
 
     /// What the topics of a server's connector are called as a source of their own.
@@ -204,10 +207,12 @@ impl Topics {
         let mut queues = queues.collect::<Result<Vec<_>, CdcError>>()?.into_iter();
         self.consumer.assign(&assignment).map_err(CdcError::kafka("assign partitions"))?;
         if let Some((partition, topic)) = queues.next() {
-            tasks.spawn(read_ends(partition, topic, outbox.clone()));
+            let ends = Ends { topic, partition, marks: Marks::default(), registry: self.registry.clone() };
+            tasks.spawn(ends.run(outbox.clone()));
         }
         for ((partition, topic), (table, number, decoder)) in queues.zip(decoders) {
-            let reader = Reader { table, queue: number, topic, partition, decoder, from };
+            let registry = self.registry.clone();
+            let reader = Reader { table, queue: number, topic, partition, decoder, registry, from };
             tasks.spawn(reader.run(outbox.clone()));
         }
         tasks.spawn(watch(

@@ -16,7 +16,7 @@ fn a_bad_message_is_set_aside_and_the_rest_goes_on() {
     let created = |row: &str| event("c", "null", row);
     let good = created(ROW);
     let cases = [
-        ("\u{0}\u{1}garbage".to_owned(), "is no JSON"),
+        ("\u{1}garbage".to_owned(), "is no JSON"),
         (String::new(), "is no JSON"),
         (good[..good.len() - 1].to_owned(), "is no JSON"),
         ("null".to_owned(), "no operation"),

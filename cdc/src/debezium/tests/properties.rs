@@ -7,8 +7,12 @@ use base64::{
 use chrono::{DateTime, Datelike, Days, NaiveDate, Utc};
 use lakeward_change::{Op, Position};
 use proptest::prelude::*;
+use serde_json::Value as Json;
 
-use super::*;
+use super::{
+    avro::{Writer, envelope},
+    *,
+};
 use crate::{
     debezium::BinaryMode,
     protocol::Datum,
@@ -279,13 +283,15 @@ fn schema(modes: &Modes) -> String {
         Some(TimeMode::Connect) => r#""type":"int32","name":"org.apache.kafka.connect.data.Date""#,
         _ => r#""type":"int32","name":"io.debezium.time.Date""#,
     };
-    let decimal = |scale: Option<u8>| match (modes.decimal, scale) {
+    let decimal = |scale: Option<u8>| {
+        match (modes.decimal, scale) {
         (Some(DecimalMode::String), _) => r#""type":"string""#.to_owned(),
         (Some(DecimalMode::Double), _) => r#""type":"double""#.to_owned(),
         (_, Some(scale)) => format!(
             r#""type":"bytes","name":"org.apache.kafka.connect.data.Decimal","version":1,"parameters":{{"scale":"{scale}"}}"#
         ),
-        (_, None) => r#""type":"struct","name":"io.debezium.data.VariableScaleDecimal""#.to_owned(),
+        (_, None) => r#""type":"struct","name":"io.debezium.data.VariableScaleDecimal","fields":[{"type":"int32","field":"scale"},{"type":"bytes","field":"value"}]"#.to_owned(),
+    }
     };
     let binary = if modes.binary == Some(BinaryMode::Bytes) { "bytes" } else { "string" };
     let fields = [
@@ -311,10 +317,7 @@ fn schema(modes: &Modes) -> String {
         format!(r#"{{{field},"optional":true,"field":"{}"}}"#, column.name)
     };
     let fields: Vec<String> = columns().into_iter().zip(fields).map(field).collect();
-    format!(
-        r#"{{"type":"struct","fields":[{{"type":"struct","fields":[{}],"field":"after"}}]}}"#,
-        fields.join(",")
-    )
+    envelope(&fields.join(","))
 }
 
 proptest! {
@@ -324,26 +327,34 @@ proptest! {
             let rows = prop::collection::vec(row(&modes), 1..12);
             (Just(modes), rows)
         }),
-        framed in any::<bool>(),
+        written in prop::sample::select(&["plain", "framed", "in Avro"][..]),
         stated in any::<bool>(),
     ) {
         let table = table(columns());
         // A schema tells everything but how bytes are written as text.
         let known = Modes { binary: modes.binary, ..Modes { unavailable: "not there".to_owned(), ..Modes::default() } };
-        let told = if stated || !framed { modes.clone() } else { known };
+        let told = if stated || written == "plain" { modes.clone() } else { known };
         let topic = topic(table.clone(), told);
         let mut texts = TableBuilder::new(Arc::new(table), topic.epoch, &topic.salt);
         let mut decoder = TopicDecoder::new(topic);
+        let schema: Json = serde_json::from_str(&schema(&modes)).expect("it is JSON");
+        let writer = Writer::new(1, &schema);
+        decoder.tell(1, &writer.registered).expect("settings that fit");
         for row in &rows {
             let field = |(column, value): (Column, &Value)| {
                 format!("\"{}\":{}", column.name, value.as_ref().map_or("null", |(_, json)| json))
             };
             let fields: Vec<String> = columns().into_iter().zip(row).map(field).collect();
             let event = event("u", "null", &format!("{{{}}}", fields.join(",")));
-            let value = if framed { format!(r#"{{"schema":{},"payload":{event}}}"#, schema(&modes)) } else { event };
-            let taken = decoder.read(&message("{}", &value)).expect("settings that fit");
+            let value = match written {
+                "plain" => event.into_bytes(),
+                "framed" => format!(r#"{{"schema":{schema},"payload":{event}}}"#).into_bytes(),
+                _ => writer.write(&serde_json::from_str(&event).expect("it is JSON")),
+            };
+            let message = Message { value: Some(&value), ..message("{}", "") };
+            let taken = decoder.read(&message).expect("settings that fit");
             let reasons: Vec<_> = decoder.take_letters().into_iter().map(|letter| letter.letter.reason).collect();
-            prop_assert_eq!(taken, Taken::Change, "{:?} {}", reasons, value);
+            prop_assert_eq!(taken, Taken::Change, "{:?} {}", reasons, String::from_utf8_lossy(&value));
             let datums = row.iter().map(|value| value.as_ref().map_or(Datum::Null, |(text, _)| Datum::Text(text.as_bytes())));
             let position = Position { epoch: 3, commit: 40, order: 50 };
             let stamp = Stamp { position, lsn: 50, xid: 9, committed_at: 1500 };

@@ -1,7 +1,7 @@
 //! Every recorded event of a real connector (3.7.0) against one table's changes.
 
 use super::*;
-use crate::debezium::{Heartbeat, Ignored, Snapshot, Transaction, TransactionEnd, heartbeat, transaction};
+use crate::debezium::{Heartbeat, Ignored, Marks, Snapshot, Transaction, TransactionEnd};
 
 /// Name, topic, partition, offset, old key, key and value a line; `-` where there is none. Long texts were cut.
 const EVENTS: &str = include_str!("../events.tsv");
@@ -110,9 +110,10 @@ fn a_recorded_topic_becomes_the_table_s_changes() {
 fn recorded_marks_and_messages() {
     let values = |topic| recorded(topic).into_iter().map(|recorded| recorded.message);
     let beat = values("__debezium-heartbeat.ecommerce").next().and_then(|m| m.value).expect("a heartbeat");
-    assert_eq!(heartbeat(beat), Ok(Heartbeat { written_at: 1_795_260_437_903_000 }));
+    let reader = Marks::default();
+    assert_eq!(reader.heartbeat(beat), Ok(Heartbeat { written_at: 1_795_260_437_903_000 }));
     let marks: Vec<_> =
-        values("ecommerce.transaction").map(|m| transaction(m.value.expect("a mark"))).collect();
+        values("ecommerce.transaction").map(|m| reader.transaction(m.value.expect("a mark"))).collect();
     let at = 1_795_260_497_705_000;
     let end = TransactionEnd { events: 2, tables: vec![("public.orders".to_owned(), 2)] };
     let empty = TransactionEnd { events: 0, tables: Vec::new() };
@@ -124,7 +125,8 @@ fn recorded_marks_and_messages() {
             Ok(Transaction { xid: 746, lsn: 26_517_008, at: 1_795_260_437_912_000, end: Some(empty) }),
         ]
     );
-    assert!(transaction(beat).is_err() && heartbeat(b"{}").is_err() && heartbeat(b"\xff").is_err());
+    assert!(reader.transaction(beat).is_err());
+    assert!(reader.heartbeat(b"{}").is_err() && reader.heartbeat(b"\xff").is_err());
 
     let mut decoder = TopicDecoder::new(topic(orders(false), strings()));
     for message in values("ecommerce.message") {

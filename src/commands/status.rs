@@ -5,6 +5,7 @@ mod topics;
 
 use anyhow::Result;
 use lakeward_pipeline::{Status, status};
+use serde::Serialize;
 
 use crate::{
     config::Config,
@@ -29,32 +30,51 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     let found = status(&lake, &session.control, &options).await;
     session.close().await?;
     let found = found?;
-    #[cfg(feature = "kafka")]
-    let events = match config.events.brokers.as_deref().unwrap_or_default() {
-        "" => None,
-        _ => Some(topics::waiting(&config, &lake).await?),
-    };
-    #[cfg(not(feature = "kafka"))]
-    let events: Option<()> = None;
+    let events = topics::waiting(&config, &lake).await?;
     if json {
         let mut shown = serde_json::to_value(&found)?;
-        shown["events"] = serde_json::to_value(&events)?;
+        shown["events"] = serde_json::to_value(events)?;
         println!("{shown}");
         return Ok(Outcome::Done);
     }
     print_status(&found);
-    #[cfg(feature = "kafka")]
     if let Some(events) = events {
-        let messages = |waiting: &topics::Waiting| {
-            let more = if waiting.at_least { " or more" } else { "" };
-            format!("{}{more}", waiting.messages)
-        };
-        let rows = events
-            .iter()
-            .map(|waiting| [waiting.topic.clone(), messages(waiting), waiting.taken_by.to_owned()]);
-        println!("{}", table(["topic", "messages that wait", "taken by lakeward …"], rows));
+        print_waiting(&events);
     }
     Ok(Outcome::Done)
+}
+
+fn print_waiting(events: &[Waiting]) {
+    let messages = |waiting: &Waiting| {
+        let more = if waiting.at_least { " or more" } else { "" };
+        format!("{}{more}", waiting.messages)
+    };
+    let rows =
+        events.iter().map(|waiting| [waiting.topic.clone(), messages(waiting), waiting.taken_by.to_owned()]);
+    println!("{}", table(["topic", "messages that wait", "taken by lakeward …"], rows));
+}
+
+/// Messages of a topic that have not gone on.
+#[derive(Serialize)]
+struct Waiting {
+    topic: String,
+    /// The command that takes them.
+    taken_by: &'static str,
+    messages: u64,
+    /// There may be more: that many were counted.
+    at_least: bool,
+}
+
+/// There is no Kafka in this build.
+#[cfg(not(feature = "kafka"))]
+mod topics {
+    use std::future::{Ready, ready};
+
+    use super::{Config, Result, Waiting};
+
+    pub(super) fn waiting(_: &Config, _: &lakeward_lakehouse::Lake) -> Ready<Result<Option<Vec<Waiting>>>> {
+        ready(Ok(None))
+    }
 }
 
 fn print_status(status: &Status) {

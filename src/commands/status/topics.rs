@@ -4,28 +4,20 @@ use anyhow::{Context, Result};
 use lakeward_change::TableId;
 use lakeward_events::{TopicReader, Topics};
 use lakeward_lakehouse::{Lake, LoadedLetters, LoadedTable, SourceRef};
-use serde::Serialize;
 use tokio::task::spawn_blocking;
 
+use super::Waiting;
 use crate::{
     commands::load::{CHANGES, INVALID, SCHEMA, SOURCE, TOPIC, topic_rows},
     config::Config,
     events,
 };
 
-/// Messages of a topic that have not gone on.
-#[derive(Debug, Serialize)]
-pub struct Waiting {
-    pub topic: String,
-    /// The command that takes them.
-    pub taken_by: &'static str,
-    pub messages: u64,
-    /// There may be more: that many were counted.
-    pub at_least: bool,
-}
-
-/// Of the topics that there are.
-pub async fn waiting(config: &Config, lake: &Lake) -> Result<Vec<Waiting>> {
+/// In the topics that there are, if a Kafka is configured for events.
+pub(super) async fn waiting(config: &Config, lake: &Lake) -> Result<Option<Vec<Waiting>>> {
+    if config.events.brokers.as_deref().unwrap_or_default().is_empty() {
+        return Ok(None);
+    }
     let (topics, events) = (events::topics(config), &config.events);
     let mut all = Vec::new();
     all.extend(count(&topics, &topics.raw, None).await?);
@@ -34,7 +26,7 @@ pub async fn waiting(config: &Config, lake: &Lake) -> Result<Vec<Waiting>> {
     {
         all.extend(count(&topics, topic, Some((lake, table, config))).await?);
     }
-    Ok(all)
+    Ok(Some(all))
 }
 
 /// Without a table it is what validators have not taken yet.

@@ -57,6 +57,7 @@ bench: ready data python ## The measurements that the documents quote, on a quie
 	.data/venv/bin/python bench/ingest/run.py
 	.data/venv/bin/python bench/freshness.py
 	.data/venv/bin/python bench/disk.py
+	.data/venv/bin/python bench/stop.py
 	.data/venv/bin/python bench/reconcile.py
 	.data/venv/bin/python bench/serve.py
 	bench/events

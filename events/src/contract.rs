@@ -65,6 +65,11 @@ impl Contract {
         &self.version
     }
 
+    /// Which contract it is, as `id:version`.
+    pub fn name(&self) -> String {
+        format!("{}:{}", self.id, self.version)
+    }
+
     /// How long after a message it is promised to be of use, if the contract says (`slaProperties`, `latency`).
     pub fn latency(&self) -> Option<Duration> {
         self.latency

@@ -151,7 +151,7 @@ pub async fn run(arguments: Arguments, mut config: Config, json: bool) -> Result
     Ok(Outcome::Done)
 }
 
-/// Tells how many were not parked before. Either all of them are, or none.
+/// Tells how many were not parked before. All of them are looked at before any is; each source's are one commit.
 async fn park(lake: &Lake, ids: &[String]) -> Result<usize> {
     let letters = lake.dead_letters(None, false).await?;
     let mut of_sources: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();

@@ -32,7 +32,7 @@ pub fn follow(
     publisher: Option<Arc<Publisher>>,
     shutdown: &CancellationToken,
 ) -> Result<()> {
-    if config.events.brokers.as_deref().unwrap_or_default().is_empty() {
+    if !config.events.has_kafka() {
         return Ok(());
     }
     let follower = Follower {

@@ -62,8 +62,7 @@ pub(super) fn start(
     names: &ShopNames,
     mut changes: watch::Receiver<Option<Arc<Changed>>>,
 ) -> Option<JoinHandle<()>> {
-    let named = config.events.brokers.as_deref().is_some_and(|brokers| !brokers.is_empty());
-    if !named && config.source.kafka.prefix.is_none() {
+    if !config.events.has_kafka() && config.source.kafka.prefix.is_none() {
         return None;
     }
     let (brokers, settings) = events::kafka(config);

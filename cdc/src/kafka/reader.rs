@@ -169,13 +169,8 @@ async fn decode_by(
 ) -> Result<Taken, CdcError> {
     let reason = match registry {
         None => "is in Avro, and [source.kafka] registry is not given".to_owned(),
-        Some(registry) => match registry.schema(schema).await? {
-            Some(registered) => {
-                decoder.tell(schema, &registered)?;
-                return decoder.read(message);
-            }
-            None => format!("is in Avro, of schema {schema}, which the registry does not have"),
-        },
+        Some(registry) if registry.tell(decoder, schema).await? => return decoder.read(message),
+        Some(_) => format!("is in Avro, of schema {schema}, which the registry does not have"),
     };
     decoder.refuse(message, &reason)?;
     Ok(Taken::Letter)

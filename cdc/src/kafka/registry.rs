@@ -14,7 +14,7 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use crate::CdcError;
+use crate::{CdcError, debezium::TopicDecoder};
 
 const ANSWER: Duration = Duration::from_secs(10);
 /// Less than transactions wait for events that Kafka does not have.
@@ -46,6 +46,16 @@ impl Registry {
             Ok(http) => Ok(Self { url, http, known: Mutex::default() }),
             Err(error) => Err(failed(&url, Trouble::of(error))),
         }
+    }
+
+    /// Tells a decoder the schema of this number, and whether there is one.
+    ///
+    /// # Errors
+    /// As [`Self::schema`]; what the registry has is no schema.
+    pub(crate) async fn tell(&self, decoder: &mut TopicDecoder, number: u32) -> Result<bool, CdcError> {
+        let Some(schema) = self.schema(number).await? else { return Ok(false) };
+        decoder.tell(number, &schema)?;
+        Ok(true)
     }
 
     /// The schema of this number; `None` if there is none.

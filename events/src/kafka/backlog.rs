@@ -12,15 +12,13 @@ use rdkafka::{
 
 use super::{
     options::Topics,
-    reader::{Limits, TopicReader},
+    reader::{Limits, PATIENCE, TopicReader},
 };
 use crate::EventsError;
 
 /// So many messages are counted, or as many as come within this time.
 const MOST: u64 = 100_000;
 const TIME: Duration = Duration::from_secs(5);
-/// Kafka has this long to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 impl TopicReader {
     /// How many messages come after offsets, up to 100,000 and for a few seconds; whether that is all. They are read, as

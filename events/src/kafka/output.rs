@@ -106,9 +106,8 @@ fn headers(message: &BorrowedMessage<'_>, contract: &Contract, reasons: Option<S
             headers = headers.insert(header);
         }
     }
-    let contract = format!("{}:{}", contract.id(), contract.version());
     let place = [
-        (names::CONTRACT_HEADER, contract),
+        (names::CONTRACT_HEADER, contract.name()),
         (names::TOPIC, message.topic().to_owned()),
         (names::PARTITION, message.partition().to_string()),
         (names::OFFSET, message.offset().to_string()),

@@ -16,7 +16,7 @@ use super::{names, options::Topics, session::is_passing};
 use crate::EventsError;
 
 /// Kafka has this long to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// All partitions of a topic. Its calls block.
 pub struct TopicReader {

@@ -233,9 +233,7 @@ impl Mirror {
         self.see_time(row.time);
         self.remove_event(stored);
         self.remove_event(key);
-        if let Some((user_id, event)) = self.session_event(key, row, false)
-            && !self.sessions.holds(key)
-        {
+        if let Some((user_id, event)) = self.session_event(key, row, false) {
             self.sessions.put(user_id, event);
         }
         let (Some(user_id), Some(product_id)) = (row.user_id, row.product_id) else { return };

@@ -93,6 +93,9 @@ impl Default for Sessions {
 impl Sessions {
     /// Takes in an event that it does not hold, unless it is too old.
     pub(crate) fn put(&mut self, user_id: i64, event: SessionEvent) {
+        if self.owners.contains_key(&event.key) {
+            return;
+        }
         let newest = *self.newest.insert(self.newest.unwrap_or(event.at).max(event.at));
         if event.at <= newest.saturating_sub(SESSION_SPAN) {
             return;
@@ -126,10 +129,6 @@ impl Sessions {
             self.events.remove(&user_id);
         }
         Some(user_id)
-    }
-
-    pub(crate) fn holds(&self, key: i64) -> bool {
-        self.owners.contains_key(&key)
     }
 
     /// Takes the shop's own events out, and tells whose there were.
@@ -305,7 +304,7 @@ mod tests {
         cleared.sort_unstable();
         assert_eq!(cleared, [CUSTOMER, 8]);
         assert_eq!(sessions.customers().collect::<Vec<_>>(), [CUSTOMER]);
-        assert!(sessions.holds(2) && !sessions.holds(1));
+        assert!(sessions.owners.contains_key(&2) && !sessions.owners.contains_key(&1));
         // Another state in which the shop has the event by now.
         let mut anew = Sessions::default();
         anew.put(CUSTOMER, event(2, 1, "view", None));

@@ -175,7 +175,7 @@ struct Whence {
 
 impl Whence {
     fn new(contract: &Contract, header: String) -> Self {
-        Self { contract: format!("{}:{}", contract.id(), contract.version()), header }
+        Self { contract: contract.name(), header }
     }
 
     fn letter(&self, rejected: Rejected) -> DeadLetter {

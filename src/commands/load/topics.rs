@@ -8,21 +8,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use chrono::Utc;
 use futures::future::try_join_all;
 use lakeward_change::TableId;
 use lakeward_events::{Change, ContractFile, EventsError, Form, TopicReader, Topics, names};
 use lakeward_lakehouse::{Lake, LakeError, LoadedLetters, LoadedTable, Period, Progress, SourceRef};
 use serde::Serialize;
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use self::chunk::Chunk;
 use super::{CHANGES, INVALID, SCHEMA, SOURCE, TOPIC, topic_rows};
 use crate::{
     config::Config,
-    events::topics,
+    events::{blocking, topics},
     exit::{Interrupted, Outcome, is_retryable},
     session::{LakePlace, lake, serve_metrics, shutdown_token},
 };
@@ -245,15 +244,6 @@ impl Into {
             }
         }
     }
-}
-
-async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T>
-where
-    T: Send + 'static,
-    E: Send + 'static,
-    anyhow::Error: From<E>,
-{
-    Ok(spawn_blocking(work).await.context("the reader broke")??)
 }
 
 /// Another process that takes in the same commits in between: what it has done is done.

@@ -1,21 +1,20 @@
 //! What waits in the topics of behaviour events.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lakeward_change::TableId;
 use lakeward_events::{TopicReader, Topics};
 use lakeward_lakehouse::{Lake, LoadedLetters, LoadedTable, SourceRef};
-use tokio::task::spawn_blocking;
 
 use super::Waiting;
 use crate::{
     commands::load::{CHANGES, INVALID, SCHEMA, SOURCE, TOPIC, topic_rows},
     config::Config,
-    events,
+    events::{self, blocking},
 };
 
 /// In the topics that there are, if a Kafka is configured for events.
 pub(super) async fn waiting(config: &Config, lake: &Lake) -> Result<Option<Vec<Waiting>>> {
-    if config.events.brokers.as_deref().unwrap_or_default().is_empty() {
+    if !config.events.has_kafka() {
         return Ok(None);
     }
     let (topics, events) = (events::topics(config), &config.events);
@@ -36,15 +35,12 @@ async fn count(
     into: Option<(&Lake, &'static str, &Config)>,
 ) -> Result<Option<Waiting>> {
     let (owned, name) = (topics.clone(), topic.to_owned());
-    let opened =
-        spawn_blocking(move || TopicReader::open(&owned, &name)).await.context("the reader broke")??;
-    let Some(mut reader) = opened else { return Ok(None) };
+    let Some(mut reader) = blocking(move || TopicReader::open(&owned, &name)).await? else { return Ok(None) };
     let partitions: Vec<i32> = reader.partitions().collect();
     let from = match into {
         None => {
             let topics = topics.clone();
-            let asked = spawn_blocking(move || topics.validated_up_to(partitions));
-            asked.await.context("the reader broke")??
+            blocking(move || topics.validated_up_to(partitions)).await?
         }
         Some((lake, table, config)) => {
             let source = SourceRef { name: SOURCE.to_owned(), system_id: reader.cluster().to_owned() };
@@ -56,8 +52,7 @@ async fn count(
             }
         }
     };
-    let counted = spawn_blocking(move || reader.count_after(&from)).await.context("the reader broke")?;
-    let (messages, whole) = counted?;
+    let (messages, whole) = blocking(move || reader.count_after(&from)).await?;
     let taken_by = if into.is_some() { "load topics" } else { "validate" };
     Ok(Some(Waiting { topic: topic.to_owned(), taken_by, messages, at_least: !whole }))
 }

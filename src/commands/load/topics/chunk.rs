@@ -58,7 +58,7 @@ impl Chunk {
     /// What comes within a time.
     pub(super) fn read(reader: &mut TopicReader, decoder: Decoder, time: Duration) -> Result<Self> {
         let Decoder { topic, table, rows } = decoder;
-        let contract = rows.as_ref().map(|(_, contract)| format!("{}:{}", contract.id(), contract.version()));
+        let contract = rows.as_ref().map(|(_, contract)| contract.name());
         let mut decoded = rows.map(|(form, contract)| TopicRows::new(form, contract));
         let mut letters = Vec::new();
         let (mut messages, mut oldest) = (0, None::<i64>);

@@ -49,8 +49,7 @@ pub fn kafka(config: &Config) -> (String, BTreeMap<String, String>) {
     let (events, source) = (&config.events, &config.source.kafka);
     let own = || client_settings(&events.settings);
     let settings = if events.settings.is_empty() { source.client_settings() } else { own() };
-    let brokers = events.brokers.clone().filter(|brokers| !brokers.is_empty());
-    (brokers.unwrap_or_else(|| source.brokers.clone()), settings)
+    (events.brokers.clone().unwrap_or_else(|| source.brokers.clone()), settings)
 }
 
 /// Runs what waits for Kafka beside the tasks that do not.
@@ -83,7 +82,7 @@ pub fn topics(config: &Config) -> Topics {
 /// The door for events, if a Kafka is configured for them; its contract follows the file until `shutdown`.
 #[cfg(feature = "kafka")]
 pub fn door(config: &Config, shutdown: &CancellationToken) -> Result<Option<Arc<EventDoor>>> {
-    if !config.events.has_kafka() {
+    if config.events.brokers.is_none() {
         return Ok(None);
     }
     let mut file = ContractFile::open(config.events.contract.as_deref())?;

@@ -32,7 +32,7 @@ pub fn follow(
     publisher: Option<Arc<Publisher>>,
     shutdown: &CancellationToken,
 ) -> Result<()> {
-    if !config.events.has_kafka() {
+    if config.events.brokers.is_none() {
         return Ok(());
     }
     let follower = Follower {

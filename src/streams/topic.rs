@@ -62,7 +62,7 @@ pub(super) fn start(
     names: &ShopNames,
     mut changes: watch::Receiver<Option<Arc<Changed>>>,
 ) -> Option<JoinHandle<()>> {
-    if !config.events.has_kafka() && config.source.kafka.prefix.is_none() {
+    if config.events.brokers.is_none() && config.source.kafka.prefix.is_none() {
         return None;
     }
     let (brokers, settings) = events::kafka(config);

@@ -14,7 +14,7 @@ use crate::{
 
 /// In the topics that there are, if a Kafka is configured for events.
 pub(super) async fn waiting(config: &Config, lake: &Lake) -> Result<Option<Vec<Waiting>>> {
-    if !config.events.has_kafka() {
+    if config.events.brokers.is_none() {
         return Ok(None);
     }
     let (topics, events) = (events::topics(config), &config.events);

@@ -1,5 +1,8 @@
 //! A Postgres database as a source of changes.
 
+mod options;
+mod selected;
+
 #[cfg(feature = "kafka")]
 use std::collections::BTreeSet;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -7,105 +10,31 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use lakeward_change::{Lsn, Position, TableId, TableSchema};
 use pgwire_replication::ReplicationConfig;
 use postgres_protocol::escape::escape_identifier;
-use serde::Serialize;
 use tokio_postgres::Client;
 
 #[cfg(feature = "kafka")]
-use crate::kafka::{self, KafkaOptions, Topics};
+use crate::kafka::{self, Topics};
 use crate::{
-    CdcError, ChangeStream, Claim, LetterReader, Offsets, Salt, SchemaPolicy, SlotState, SlotWal, Snapshot,
-    TableRule,
+    CdcError, ChangeStream, Claim, LetterReader, Offsets, SchemaPolicy, SlotState, SlotWal, Snapshot,
     assembler::{Assembler, Followed},
     catalog::Catalog,
     connection::{answered, connect, connect_replication, replication_config},
-    debezium,
     definition::Definition,
     error::sqlstate,
     name::{inserts_name, slug},
-    pattern::Selection,
     publication::Publication,
     rule, slot,
     stream::PostgresStream,
 };
 
+use self::selected::{histories, read_catalog};
+pub use self::{
+    options::PostgresOptions,
+    selected::{HistoryTable, SkippedTable},
+};
+
 /// Arrow's offsets have 32 bits, and one Postgres value can be 1 GiB: chunks stay well below their sum.
 const MAX_CHUNK_BYTES: usize = 512 << 20;
-
-/// What to capture, and how.
-#[derive(Clone)]
-pub struct PostgresOptions {
-    pub url: String,
-    /// What the source is called; by default its database's name.
-    pub source_name: Option<String>,
-    /// Replication slot; by default named by the source.
-    pub slot: Option<String>,
-    /// Publication; by default named by the source. One that exists and is not ours is taken as it is.
-    pub publication: Option<String>,
-    /// Patterns `schema.table`, where `*` stands for any characters; without a dot a table of any schema. Empty: all.
-    pub include: Vec<String>,
-    pub exclude: Vec<String>,
-    /// What holds for some tables only.
-    pub rules: Vec<TableRule>,
-    /// Of the columns that rules have hashed.
-    pub salt: Salt,
-    /// Numerics without a scale are decimals of 38 digits with this many of them a fraction, at most 38; by default texts.
-    pub numeric_scale: Option<u8>,
-    /// Topics to read changes from, instead of a slot.
-    #[cfg(feature = "kafka")]
-    pub kafka: Option<KafkaOptions>,
-    /// A chunk ends at this many rows.
-    pub max_chunk_rows: usize,
-    /// A chunk ends at about this size; the row that reaches it is still in it.
-    pub max_chunk_bytes: usize,
-}
-
-impl PostgresOptions {
-    pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            source_name: None,
-            slot: None,
-            publication: None,
-            include: Vec::new(),
-            exclude: Vec::new(),
-            rules: Vec::new(),
-            salt: Salt::default(),
-            numeric_scale: None,
-            #[cfg(feature = "kafka")]
-            kafka: None,
-            max_chunk_rows: 65_536,
-            max_chunk_bytes: 32 << 20,
-        }
-    }
-}
-
-impl PostgresOptions {
-    fn has_topics(&self) -> bool {
-        #[cfg(feature = "kafka")]
-        return self.kafka.is_some();
-        #[cfg(not(feature = "kafka"))]
-        false
-    }
-}
-
-/// A table that was asked for and cannot be captured.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SkippedTable {
-    pub id: TableId,
-    /// What it lacks, and what mends it.
-    pub reason: String,
-    /// It is the table's own definition; otherwise a right, or the publication.
-    pub by_definition: bool,
-}
-
-/// A table of which inserts and truncates alone are captured: without a key, its updates and deletes cannot be published.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HistoryTable {
-    #[serde(flatten)]
-    pub id: TableId,
-    /// What it lacks, and what mends it.
-    pub reason: String,
-}
 
 /// A Postgres database whose changes can be read.
 pub struct PostgresSource {
@@ -478,64 +407,4 @@ impl PostgresSource {
         self.drop_slot().await?;
         Publication::drop(&self.client, &self.publication).await
     }
-}
-
-/// The catalog's tables that are asked for and can be published.
-async fn read_catalog(
-    client: &Client,
-    options: &PostgresOptions,
-    user: &str,
-    slot: &str,
-    publication: &str,
-) -> Result<Catalog, CdcError> {
-    let selection = Selection::new(&options.include, &options.exclude);
-    let mut catalog = Catalog::read(client, &selection).await?;
-    let rules = |table: &TableId, column: &str| rule::left_out(&options.rules, table).contains(column);
-    catalog.leave_out(rules, "the configuration leaves out");
-    if options.has_topics() {
-        let uncarried = debezium::uncarried(client).await?;
-        let is_out = |table: &TableId, column: &str| uncarried.contains(&(table.clone(), column.to_owned()));
-        catalog.leave_out(is_out, "the connector's events do not carry");
-    }
-    rule::convert(options, &mut catalog);
-    match Publication::find(client, publication).await? {
-        None if options.has_topics() => {
-            let problem = "is missing: its tables are those of the connector's topics".to_owned();
-            let (name, fix) = (publication.to_owned(), "`lakeward connector apply`".to_owned());
-            return Err(CdcError::Publication { name, problem, fix });
-        }
-        Some(found) if !found.ours || options.has_topics() => {
-            let theirs = escape_identifier(publication);
-            catalog.leave_out_histories(&format!(
-                "publication {theirs} is not one of ours, which take the inserts of such tables alone"
-            ));
-            catalog.restrict(&found.tables, found.via_root, publication);
-        }
-        found => {
-            let inserts = Publication::find_inserts(client, publication).await?;
-            if found.is_some() && inserts.is_none() && slot::state(client, slot).await? != SlotState::Missing
-            {
-                catalog.leave_out_histories(
-                    "the replication slot is older than such tables' publication: `lakeward source drop` and a new \
-                     `lakeward ingest` begin anew with both",
-                );
-            }
-            catalog.via_root = [&found, &inserts].into_iter().flatten().any(|found| found.via_root);
-            let holds = |found: &Option<Publication>, table: &Definition| {
-                found.as_ref().is_some_and(|found| found.tables.contains_key(&table.schema.id))
-            };
-            catalog.restrict_to_owned(user, |table| {
-                holds(if table.schema.is_history() { &inserts } else { &found }, table)
-            });
-        }
-    }
-    Ok(catalog)
-}
-
-fn histories(catalog: &Catalog) -> Vec<HistoryTable> {
-    let histories = catalog.tables.iter().filter(|table| table.schema.is_history());
-    let reason = |id| catalog.without_key.get(id).map(ToString::to_string).unwrap_or_default();
-    histories
-        .map(|table| HistoryTable { id: table.schema.id.clone(), reason: reason(&table.schema.id) })
-        .collect()
 }

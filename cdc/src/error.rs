@@ -102,6 +102,10 @@ pub enum CdcError {
     )]
     Incomplete { table: TableId, found: i64, expected: i64 },
     #[error(
+        "transaction {xid} has changes of table {table}, and the connector's topic of transactions does not tell of its end"
+    )]
+    NoEnd { table: TableId, xid: i64 },
+    #[error(
         "topic {topic} has messages in Avro: [source.kafka] registry must say where their schema registry is"
     )]
     NoRegistry { topic: String },
@@ -160,7 +164,8 @@ impl CdcError {
             | Self::SnapshotAgain { .. }
             | Self::NoTransaction { .. }
             | Self::NoSchema { .. }
-            | Self::Incomplete { .. } => true,
+            | Self::Incomplete { .. }
+            | Self::NoEnd { .. } => true,
             Self::Registry { is_passing, .. } => *is_passing,
             #[cfg(feature = "kafka")]
             Self::Kafka { source, .. } => !matches!(

@@ -53,7 +53,7 @@ impl PipelineError {
             Self::Lake(LakeError::Fold(
                 FoldError::NotStored { table, .. } | FoldError::RowGone { table, .. },
             ))
-            | Self::Source(CdcError::Incomplete { table, .. }) => Some(table),
+            | Self::Source(CdcError::Incomplete { table, .. } | CdcError::NoEnd { table, .. }) => Some(table),
             _ => None,
         }
     }

@@ -31,13 +31,6 @@ pub(super) struct Event {
     pub(super) place: Option<Place>,
 }
 
-impl Event {
-    /// How many repeats an event is that nobody wants: rows of a snapshot are none.
-    fn repeats(&self) -> u64 {
-        u64::from(self.what != What::Copied)
-    }
-}
-
 /// A stretch of a partition, decoded.
 #[derive(Debug)]
 pub(super) struct Piece {
@@ -61,6 +54,23 @@ pub(super) struct Selection {
     pub(super) changed: bool,
     /// Events that came before them, and had gone on once.
     pub(super) repeats: u64,
+    /// Transactions of such events: the end that each came after, and its number.
+    pub(super) earlier: Vec<(i64, i64)>,
+}
+
+impl Selection {
+    /// Takes note of an event that nobody wants: rows of a snapshot are no repeats.
+    fn pass_over(&mut self, event: &Event, of: &Wanted) {
+        if event.what == What::Copied {
+            return;
+        }
+        self.repeats += 1;
+        let earlier =
+            event.place.filter(|place| place.after < of.after).map(|place| (place.after, place.xid));
+        if self.earlier.last() != earlier.as_ref() {
+            self.earlier.extend(earlier);
+        }
+    }
 }
 
 /// How many events of a transaction stand at the head of a queue.
@@ -155,7 +165,7 @@ impl Queue {
     pub(super) fn clear(&mut self, of: &Wanted) {
         while let Some(event) = self.pieces.front().map(|piece| piece.events[self.event]) {
             match of.class(&event, of.gone) {
-                Class::Dropped => self.selected.repeats += event.repeats(),
+                Class::Dropped => self.selected.pass_over(&event, of),
                 Class::Unknown if self.is_full() && event.what == What::Letter => {
                     let letter = self.pieces.front_mut().and_then(|piece| piece.letters.pop_front());
                     self.strays.extend(letter.map(|letter| (event.offset, letter)));
@@ -192,7 +202,7 @@ impl Queue {
                     Some(self.stray_order(event.offset))
                 }
                 Class::Dropped => {
-                    self.selected.repeats += event.repeats();
+                    self.selected.pass_over(&event, of);
                     None
                 }
                 _ => return,

@@ -3,9 +3,13 @@
 //! Within a partition, events stand in the log's order; so do the ends of transactions in their topic. An end tells how
 //! many events each table has of it: those that stand at the heads of the table's partitions. A connector that starts
 //! again may repeat itself: what repeats within a transaction is known by its number there, and the events of one that
-//! has ended before by the end that they come after.
+//! has ended before by the end that they come after. Each end has one transaction after it: events of another one there
+//! are no repeats, but those of a transaction whose own end is missing.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use lakeward_change::{ChangeBatch, DeadLetter, Lsn, Position, TableId};
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,6 +19,9 @@ use super::{
     queue::{Piece, Queue, Standing, Wanted},
 };
 use crate::{Boundary, CdcError, Offsets};
+
+/// So many transactions that have gone on are known by the ends before them.
+const FOLLOWERS: usize = 100_000;
 
 /// The end of a transaction.
 #[derive(Debug, Clone)]
@@ -113,6 +120,8 @@ pub(super) struct Reassembly {
     /// The last end that was passed, and its offset. Events that come after an earlier one are repeats.
     after: Lsn,
     end_offset: i64,
+    /// The transactions that have gone on, by the ends before them.
+    followers: BTreeMap<i64, i64>,
     /// The end of the transaction whose missing events will not come: those that could not be read are taken for them.
     without: Option<Lsn>,
 }
@@ -120,7 +129,8 @@ pub(super) struct Reassembly {
 impl Reassembly {
     /// Transactions that end up to `from` do not go on. `end_offset`: where the topic of transactions is read from.
     pub(super) fn new(tables: Vec<Table>, from: Lsn, end_offset: i64) -> Self {
-        Self { tables, ends: VecDeque::new(), last: from, after: Lsn(0), end_offset, without: None }
+        let (ends, followers) = (VecDeque::new(), BTreeMap::new());
+        Self { tables, ends, last: from, after: Lsn(0), end_offset, followers, without: None }
     }
 
     pub(super) fn push(&mut self, table: usize, queue: usize, piece: Piece) {
@@ -172,12 +182,19 @@ impl Reassembly {
                 }
             }
             if let Some(end) = self.ends.pop_front() {
+                if Lsn(0) < self.after && self.after < end.end {
+                    self.followers.insert(self.after.as_i64(), end.xid);
+                    if self.followers.len() > FOLLOWERS {
+                        self.followers.pop_first();
+                    }
+                }
                 self.last = self.last.max(end.end);
                 self.after = self.after.max(end.end);
                 self.end_offset = end.offset;
             }
             self.tables.iter_mut().for_each(|table| table.gone = 0);
         }
+        self.check_earlier()?;
         if !moved && open.is_none() {
             return Ok(None);
         }
@@ -199,6 +216,19 @@ impl Reassembly {
             batches.extend(batch);
         }
         Ok(Some(Stretch { batches, letters, boundary, repeats }))
+    }
+
+    /// What was passed over as repeats must be of the transactions that have gone on.
+    fn check_earlier(&mut self) -> Result<(), CdcError> {
+        let Self { tables, followers, .. } = self;
+        for table in tables {
+            for (after, xid) in table.queues.iter_mut().flat_map(|queue| queue.selected.earlier.drain(..)) {
+                if followers.get(&after).is_some_and(|gone| *gone != xid) {
+                    return Err(CdcError::NoEnd { table: table.id.clone(), xid });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Lets the first transaction go on.

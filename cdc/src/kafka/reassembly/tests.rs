@@ -316,6 +316,26 @@ fn reader_of(places: &[bool], count: i64) -> Reassembly {
 }
 
 #[test]
+fn a_transaction_whose_end_is_missing_is_no_repeat() {
+    let of = |table| vec![(table, 0, Kind::Row)];
+    let records = log(&[of(0), of(0), of(1), of(0)]);
+    let xid = |record: &Record| matches!(record, Record::End { xid, .. } if *xid == 1000 + 7919 % 1009);
+    let kafka = Kafka::new(&records.into_iter().filter(|record| !xid(record)).collect::<Vec<_>>(), 1);
+    let mut reader = kafka.reader(0, &Offsets::new(), &[0, 0]);
+    for table in 0..TABLES {
+        reader.push(table, 0, piece(table, &kafka.partitions[table][0]));
+    }
+    for (offset, record) in &kafka.ends {
+        let Record::End { xid, end, counts } = record else { panic!("an event") };
+        let (end, counts) = (Lsn::from_i64(*end), counts.clone());
+        reader.push_end(End { xid: *xid, end, counts, offset: *offset, _room: None });
+    }
+    let error = reader.take(100, |_| true).expect_err("it would be lost");
+    let CdcError::NoEnd { table, xid } = error else { panic!("{error}") };
+    assert_eq!((table, xid), (schema(0).id.clone(), 1000 + 7919 % 1009));
+}
+
+#[test]
 fn a_message_of_nobody_takes_no_change_s_place() {
     let mut reader = reader_of(&[false, false, true, true, false], 2);
     let stretch = reader.take(100, |_| true).expect("no error").expect("a transaction");

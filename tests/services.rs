@@ -132,6 +132,27 @@ impl Services {
         message.payload().expect("a value").to_vec()
     }
 
+    /// The messages of a topic's first partition that have a text in them, with their offsets.
+    pub fn search(&self, topic: &str, wanted: &str) -> Vec<(i64, String)> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.brokers)
+            .set("group.id", "a-search")
+            .set("enable.partition.eof", "true")
+            .create()
+            .expect("a consumer");
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition_offset(topic, 0, Offset::Beginning).expect("an offset");
+        consumer.assign(&partitions).expect("a partition");
+        let mut found = Vec::new();
+        while let Some(Ok(message)) = consumer.poll(PATIENCE) {
+            let value = text(message.payload().unwrap_or_default());
+            if value.contains(wanted) {
+                found.push((message.offset(), value));
+            }
+        }
+        found
+    }
+
     /// What Kafka keeps of a partition.
     pub fn segment(&self, partition: &str) -> PathBuf {
         let data = self.kafka.log().with_extension("").join("data");

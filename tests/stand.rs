@@ -30,7 +30,8 @@ pub struct Stand {
     elsewhere: Option<(String, S3Options)>,
     /// More of the environment of commands.
     settings: Vec<(&'static str, String)>,
-    _data: TempDir,
+    /// The server's, and its services'.
+    data: TempDir,
 }
 
 impl Stand {
@@ -54,7 +55,12 @@ impl Stand {
         let url = server.url("shop");
         let client = lakeward_postgres::connect(&url).await.expect("a connection");
         let lake = tempfile::tempdir().expect("a folder for the lake");
-        Self { server, url, client, lake, elsewhere: None, settings: Vec::new(), _data: data }
+        Self { server, url, client, lake, elsewhere: None, settings: Vec::new(), data }
+    }
+
+    /// Leaves lake and data where they are, to look at.
+    pub fn keep(self) -> [PathBuf; 2] {
+        [self.lake.keep(), self.data.keep()]
     }
 
     /// Commands know the settings, too.

@@ -135,8 +135,7 @@ impl Chaos {
         tally.committed = load.end().await;
         eprintln!("{tally}");
         if !tally.is_whole() {
-            let kept = stand.lake.keep();
-            panic!("repeat with SEED={}; the lake is in {}", tally.seed, kept.display());
+            panic!("repeat with SEED={}; lake and data are in {:?}", tally.seed, stand.keep());
         }
         if let Some(services) = services {
             services.stop().await;
@@ -378,6 +377,7 @@ impl Chaos {
         self.load.compare(false);
         for table in report["tables"].as_array().expect("tables") {
             self.tally.compared(table);
+            self.evidence(table).await;
         }
         assert_eq!(report["not_compared"], serde_json::json!([]), "{report}");
         for (id, table) in self.stand.watermark().await.expect("a watermark").tables {
@@ -386,6 +386,35 @@ impl Chaos {
                 eprintln!("{id}: {doubled} changes are in bronze twice");
             }
             self.tally.doubled += doubled.unsigned_abs();
+        }
+    }
+
+    /// What Kafka and Postgres know of the first row that the lake lacks.
+    async fn evidence(&self, compared: &Value) {
+        let Some(services) = &self.services else { return };
+        let named = compared["differences"].as_array().expect("differences");
+        let Some(lost) = named.iter().find(|found| found["kind"] == "missing_in_lake") else { return };
+        let (table, key) = (text_of(&compared["table"]), text_of(&lost["key"][0]));
+        let mut xids: Vec<String> = Vec::new();
+        for (offset, event) in services.search(&format!("ecommerce.{table}"), &key) {
+            eprintln!("{table} {key} at offset {offset}: {event}");
+            let event: Value = serde_json::from_str(&event).expect("an event");
+            xids.push(text_of(&event["transaction"]["id"]).split(':').next().unwrap_or_default().to_owned());
+        }
+        let bronze = self.stand.watermark().await.expect("a watermark").tables;
+        let id = bronze.keys().find(|id| id.to_string() == table).expect("a table of the lake").clone();
+        let in_bronze = format!("select count(*) from t where event_id = '{key}'");
+        let count = self.stand.number(&bronze[&id].bronze_path, None, &in_bronze).await;
+        eprintln!("{table} {key} is {count} times in bronze");
+        let row = format!("select t.xmin::text, t::text from {table} t where t::text like '%{key}%'");
+        if let Some(row) = load::ask(&self.stand.url, &row).await {
+            eprintln!("in Postgres, by transaction {}: {}", row.get::<_, String>(0), row.get::<_, String>(1));
+            xids.push(row.get(0));
+        }
+        for xid in xids {
+            for (offset, mark) in services.search("ecommerce.transaction", &format!("\"id\":\"{xid}:")) {
+                eprintln!("of transaction {xid} at offset {offset}: {mark}");
+            }
         }
     }
 
@@ -431,6 +460,10 @@ impl Chaos {
         }
         bytes
     }
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 async fn slay(ingester: &mut Background) {

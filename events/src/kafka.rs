@@ -1,6 +1,7 @@
 //! The topics of behaviour events and of what is computed, and who writes them.
 
 mod backlog;
+mod client;
 mod latest;
 mod log;
 pub mod names;

@@ -9,12 +9,15 @@ use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
-    consumer::{BaseConsumer, Consumer},
+    consumer::Consumer,
     error::{KafkaError, RDKafkaErrorCode as Code},
     producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
 };
 
-use super::session;
+use super::{
+    client::{Client, Troubles},
+    session,
+};
 use crate::EventsError;
 
 /// Kafka has this long to answer.
@@ -123,7 +126,8 @@ fn ensure(config: &ClientConfig, topic: &str) -> Result<(), EventsError> {
 /// The newest value of each key, up to the ends that the topic's partitions have.
 fn read(config: &ClientConfig, topic: &str) -> Result<BTreeMap<String, Vec<u8>>, EventsError> {
     let failed = || EventsError::kafka(format!("read topic {topic}"));
-    let consumer: BaseConsumer = config.create().map_err(EventsError::kafka("take these settings"))?;
+    let consumer: Client =
+        config.create_with_context(Troubles).map_err(EventsError::kafka("take these settings"))?;
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(failed())?;
     let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|one| one.id());
     let mut all = TopicPartitionList::new();

@@ -7,12 +7,17 @@ use std::{
 
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
+    consumer::Consumer,
     error::KafkaError,
     message::{BorrowedMessage, Headers as _},
 };
 
-use super::{names, options::Topics, session::is_passing};
+use super::{
+    client::{Client, Troubles},
+    names,
+    options::Topics,
+    session::is_passing,
+};
 use crate::EventsError;
 
 /// Kafka has this long to answer.
@@ -20,7 +25,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// All partitions of a topic. Its calls block.
 pub struct TopicReader {
-    consumer: BaseConsumer,
+    consumer: Client,
     topic: String,
     /// What Kafka calls itself; another one of the same address has another name.
     cluster: String,
@@ -78,8 +83,10 @@ impl TopicReader {
     /// Kafka is away, or refuses.
     pub fn open(topics: &Topics, topic: &str) -> Result<Option<Self>, EventsError> {
         let failed = || EventsError::kafka(format!("tell of topic {topic}"));
-        let consumer: BaseConsumer =
-            topics.reader().create().map_err(EventsError::kafka("take these settings"))?;
+        let consumer: Client = topics
+            .reader()
+            .create_with_context(Troubles)
+            .map_err(EventsError::kafka("take these settings"))?;
         let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(failed())?;
         let found = metadata.topics().iter().flat_map(|topic| topic.partitions());
         let partitions: BTreeSet<i32> = found.map(|partition| partition.id()).collect();

@@ -8,13 +8,14 @@ use std::{
 
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
+    consumer::Consumer,
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::BorrowedMessage,
     producer::Producer as _,
 };
 
 use super::{
+    client::{Client, Troubles},
     names,
     options::Topics,
     output::{self, Deliveries, Judged, Producer},
@@ -35,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// where it goes on, and what is not committed never was.
 pub(super) struct Session<'t> {
     topics: &'t Topics,
-    consumer: BaseConsumer,
+    consumer: Client,
     producer: Producer,
     deliveries: Arc<Deliveries>,
     /// Partitions that have been read in this session.
@@ -47,8 +48,10 @@ pub(super) struct Session<'t> {
 impl<'t> Session<'t> {
     pub(super) fn open(topics: &'t Topics) -> Result<Self, EventsError> {
         let (producer, deliveries) = output::open(topics, PATIENCE)?;
-        let consumer: BaseConsumer =
-            topics.consumer().create().map_err(EventsError::kafka("take these settings"))?;
+        let consumer: Client = topics
+            .consumer()
+            .create_with_context(Troubles)
+            .map_err(EventsError::kafka("take these settings"))?;
         consumer
             .subscribe(&[&topics.raw])
             .map_err(EventsError::kafka(format!("read topic {}", topics.raw)))?;
@@ -111,7 +114,7 @@ impl<'t> Session<'t> {
 
 /// The next message, if one comes within `limit`. Passing troubles are the client's own.
 fn received<'c>(
-    consumer: &'c BaseConsumer,
+    consumer: &'c Client,
     ended: &mut BTreeSet<i32>,
     topics: &Topics,
     limit: Duration,
@@ -138,7 +141,7 @@ fn received<'c>(
 }
 
 /// Says so if the first message that is read is not the first that was to be: its topic has lost some.
-fn tell_lost(consumer: &BaseConsumer, first: &BorrowedMessage<'_>) {
+fn tell_lost(consumer: &Client, first: &BorrowedMessage<'_>) {
     let mut asked = TopicPartitionList::new();
     asked.add_partition(first.topic(), first.partition());
     let committed = consumer.committed_offsets(asked, PATIENCE).ok().and_then(|list| {

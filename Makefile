@@ -56,12 +56,15 @@ bench: ready data python ## The measurements that the documents quote, on a quie
 	.data/venv/bin/python bench/capture/run.py
 	.data/venv/bin/python bench/ingest/run.py
 	.data/venv/bin/python bench/freshness.py
+	STACK=1 .data/venv/bin/python bench/freshness.py
 	.data/venv/bin/python bench/disk.py
 	.data/venv/bin/python bench/stop.py
 	.data/venv/bin/python bench/reconcile.py
 	.data/venv/bin/python bench/serve.py
 	bench/events
 	.data/venv/bin/python bench/online.py
+	command -v prometheus >/dev/null || scripts/packages prometheus
+	.data/venv/bin/python bench/dashboard.py
 
 .PHONY: ready
 ready:

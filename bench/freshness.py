@@ -1,6 +1,7 @@
 """How soon an order is seen: by an outside HTTP client, and in silver, at 10, 100 and 500 orders a second.
 
-Run by `make bench`, on a quiet machine, where server, shop and client share the cores. The simulator places most orders;
+Run by `make bench`, on a quiet machine, where server, shop and client share the cores: first with the shop's log read
+directly into a folder, then with STACK=1 by Debezium and Kafka into MinIO. The simulator places most orders;
 ten a second are this client's own, and are the ones that are measured: from COMMIT's return to the first answer that
 holds the order (asked every 5 ms, at most 30 s), and to the first watermark beyond it (looked for every 100 ms).
 `SECONDS` sets how long each rate lasts.
@@ -11,8 +12,9 @@ import http.client
 import json
 import os
 import random
-import socket
+import pathlib
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -54,9 +56,9 @@ def until_answered(port, order, user, committed):
     return GIVE_UP
 
 
-def watch_watermarks(lake, seen, ended):
+def watch_watermarks(lake, storage, seen, ended):
     """Notes when the newest watermark was first seen, and its position."""
-    table = DeltaTable(lake / "ops/watermarks")
+    table = DeltaTable(f"{lake}/ops/watermarks", storage_options=storage)
     while not ended.is_set():
         version = table.version()
         table.update_incremental()
@@ -73,9 +75,9 @@ def percentiles(waits):
     return {"orders": len(waits), "given_up": missed, "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": at(1)}
 
 
-def measure(lakeward, shop, lake, port, rate):
+def measure(lakeward, shop, lake, storage, port, rate):
     chance, seen, ended, placed = random.Random(rate), [], threading.Event(), []
-    watching = threading.Thread(target=watch_watermarks, args=(lake, seen, ended), daemon=True)
+    watching = threading.Thread(target=watch_watermarks, args=(lake, storage, seen, ended), daemon=True)
     watching.start()
     others = None
     if rate > OWN:
@@ -103,24 +105,44 @@ def measure(lakeward, shop, lake, port, rate):
     return {"orders_a_second": round(reached, 1), "answer": percentiles(answered), "silver": percentiles(silver)}
 
 
-with harness.place() as (lakeward, url, folder):
-    os.environ["LAKEWARD__CONTROL__URL"] = harness.database(url, "control")
-    shop, lake, results = harness.database(url, "shop"), folder / "lake", {}
-    harness.run(lakeward, "simulate", "seed", "--json", "--postgres-url", shop)
-    users = [user for (user,) in harness.sql(shop, "select user_id from users order by 1")]
-    products = [product for (product,) in harness.sql(shop, "select product_id from products order by 1")]
+def measure_all(lakeward, shop, lake, storage):
+    """At each rate, by the shop as it is seeded."""
     harness.run(lakeward, "ingest", "--until-idle", "--json", "--postgres-url", shop, "--lake", lake)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = harness.free_port()
     server = subprocess.Popen(
         [lakeward, "serve", "--ingest", "--postgres-url", shop, "--lake", lake, "--address", f"127.0.0.1:{port}"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         harness.wait_answering(port, "/livez")
-        results = {f"at_{rate}": measure(lakeward, shop, lake, port, rate) for rate in (10, 100, 500)}
+        return {f"at_{rate}": measure(lakeward, shop, lake, storage, port, rate) for rate in (10, 100, 500)}
     finally:
         server.terminate()
         server.wait()
-    harness.run(lakeward, "source", "drop", "--json", "--postgres-url", shop)
-    harness.save("freshness", results)
+
+
+def seed(lakeward, shop):
+    """Fills the shop; gives its customers and its products."""
+    harness.run(lakeward, "simulate", "seed", "--json", "--postgres-url", shop)
+    return ([one for (one,) in harness.sql(shop, f"select {key} from {table} order by 1")]
+            for table, key in (("users", "user_id"), ("products", "product_id")))
+
+
+if os.environ.get("STACK"):
+    lakeward = harness.build() / "lakeward"
+    with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as folder:
+        os.chmod(folder, 0o711)
+        with harness.stack(pathlib.Path(folder) / "stack") as services:
+            shop = services["postgres"]
+            os.environ["LAKEWARD__CONTROL__URL"] = harness.database(shop.replace("/shop?", "/postgres?"), "control")
+            os.environ["LAKEWARD__ONLINE__URL"] = f"redis://{services['redis']}/0"
+            users, products = seed(lakeward, shop)
+            subprocess.run([lakeward, "connector", "apply", "ecommerce-connector"], check=True)
+            harness.save("freshness-stack", measure_all(lakeward, shop, "s3://lakehouse/lake", services["storage"]))
+else:
+    with harness.place() as (lakeward, url, folder):
+        os.environ["LAKEWARD__CONTROL__URL"] = harness.database(url, "control")
+        shop = harness.database(url, "shop")
+        users, products = seed(lakeward, shop)
+        results = measure_all(lakeward, shop, folder / "lake", None)
+        harness.run(lakeward, "source", "drop", "--json", "--postgres-url", shop)
+        harness.save("freshness", results)

@@ -8,6 +8,7 @@ import pathlib
 import platform
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -50,7 +51,8 @@ def place():
 
 @contextlib.contextmanager
 def stack(folder):
-    """The services of `make stack` on free ports, with their addresses; the environment has them for `lakeward`."""
+    """The services of `make stack` on free ports: their addresses, and what deltalake wants for the object store. The
+    environment has them for `lakeward`."""
     process = subprocess.Popen(
         [build() / "lakeward-stack", "--folder", folder, "up", "--free-ports"], stdout=subprocess.PIPE, text=True)
     try:
@@ -61,7 +63,7 @@ def stack(folder):
                 break
         find = lambda pattern: re.search(pattern, told)[1]
         services = {"postgres": find(r"Postgres +(\S+)"), "kafka": find(r"Kafka +(\S+)"), "connect": find(r"Connect +(\S+)"),
-                    "minio": find(r"MinIO +(http://[^,]+)")}
+                    "minio": find(r"MinIO +(http://[^,]+)"), "redis": find(r"Redis +(\S+)")}
         key, secret = re.search(r"keys (\S+) and (\S+)", told).groups()
         os.environ.update({
             "LAKEWARD_POSTGRES_URL": services["postgres"],
@@ -70,6 +72,10 @@ def stack(folder):
             "LAKEWARD__LAKE__S3__REGION": "us-east-1", "LAKEWARD__LAKE__S3__ACCESS_KEY_ID": key,
             "LAKEWARD__LAKE__S3__SECRET_ACCESS_KEY": secret,
         })
+        services["storage"] = {
+            "AWS_ENDPOINT_URL": services["minio"], "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret,
+        }
         yield services
     finally:
         process.send_signal(signal.SIGINT)
@@ -112,6 +118,12 @@ def per_second(run, rows):
     """Of a run's measurements, those worth keeping, with its rows a second and a CPU second."""
     return {**{key: run[key] for key in ("seconds", "cpu_seconds", "peak_mib")}, "rows": rows,
             "rows_per_second": round(rows / run["seconds"]), "rows_per_cpu_second": round(rows / run["cpu_seconds"])}
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def bytes_of(folder):

@@ -26,8 +26,8 @@ def ingester():
     return subprocess.Popen([lakeward, "ingest", "--lake", lake], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def newest_cut(options):
-    rows = DeltaTable(f"{lake}/ops/watermarks", storage_options=options).to_pyarrow_table(columns=["lsn"])
+def newest_cut(storage):
+    rows = DeltaTable(f"{lake}/ops/watermarks", storage_options=storage).to_pyarrow_table(columns=["lsn"])
     return max(value.as_py() for value in rows["lsn"])
 
 
@@ -41,11 +41,6 @@ with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as folder:
     with harness.stack(pathlib.Path(folder) / "stack") as services:
         shop = services["postgres"]
         os.environ["LAKEWARD__CONTROL__URL"] = harness.database(shop.replace("/shop?", "/postgres?"), "control")
-        options = {
-            "AWS_ENDPOINT_URL": services["minio"], "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": os.environ["LAKEWARD__LAKE__S3__ACCESS_KEY_ID"],
-            "AWS_SECRET_ACCESS_KEY": os.environ["LAKEWARD__LAKE__S3__SECRET_ACCESS_KEY"],
-        }
         harness.run(lakeward, "simulate", "seed", "--small", "--json", "--postgres-url", shop)
         subprocess.run([lakeward, "connector", "apply", "ecommerce-connector"], check=True)
         harness.run(lakeward, "ingest", "--until-idle", "--json", "--lake", lake)
@@ -69,7 +64,7 @@ with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as folder:
                 running.wait()
                 [(after,)] = harness.sql(shop, "select (pg_current_wal_insert_lsn() - '0/0')::int8")
                 running = ingester()
-                while newest_cut(options) <= after:
+                while newest_cut(services["storage"]) <= after:
                     assert time.monotonic() - killed < 120, "nothing new comes"
                     time.sleep(0.1)
                 recovered.append(time.monotonic() - killed)

@@ -143,7 +143,6 @@ impl LoadedTable {
     ) -> Result<(), LakeError> {
         if self.stale {
             self.bronze.reload().await?;
-            self.silver.reload().await?;
         }
         self.stale = true;
         self.letters.keep(ends, letters, now).await?;
@@ -161,6 +160,8 @@ impl LoadedTable {
             };
             commit(&mut self.bronze, &work, &txns).await?;
         }
+        // Other ways put rows into it meanwhile: of a state of before, commit and merge would be tried twice.
+        self.silver.reload().await?;
         let done = progress(&self.silver, &app_id, ends.keys().copied()).await?;
         let txns = advance(&app_id, &done, ends);
         if !txns.is_empty() {

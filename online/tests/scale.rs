@@ -65,7 +65,7 @@ fn columns(view: View, rows: std::ops::Range<i64>, round: i64) -> Vec<(&'static 
             for (at, name) in ACTIVITY_COLUMNS.into_iter().enumerate() {
                 // Counts are whole; the others have all their digits.
                 let part = if name.starts_with("orders") || name == "distinct_weeks" { 1.0 } else { 7.0 };
-                let values = rows.clone().map(|row| scattered(row + at as i64, 700) as f64 / part);
+                let values = rows.clone().map(|row| scattered(row + at as i64 + round, 700) as f64 / part);
                 columns.push((name, Arc::new(values.collect::<Float64Array>()) as ArrayRef));
             }
             columns

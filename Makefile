@@ -63,7 +63,7 @@ bench: ready data python ## The measurements that the documents quote, on a quie
 	.data/venv/bin/python bench/serve.py
 	bench/events
 	.data/venv/bin/python bench/online.py
-	command -v prometheus >/dev/null || scripts/packages prometheus
+	@command -v prometheus >/dev/null || scripts/packages prometheus
 	.data/venv/bin/python bench/dashboard.py
 
 .PHONY: ready

@@ -14,12 +14,10 @@ import itertools
 import json
 import math
 import os
-import pathlib
 import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 import urllib.parse
 import uuid
@@ -212,11 +210,9 @@ def end(process):
 
 def main():
     lakeward, running = harness.build() / "lakeward", {}
-    with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as path:
-        folder = pathlib.Path(path)
-        os.chmod(folder, 0o711)
+    with harness.room() as folder:
         with harness.stack(folder / "stack") as services:
-            harness.database(services["postgres"].replace("/shop?", "/postgres?"), "control")
+            harness.database(services["postgres"], "control")
             roles = Roles(services, folder, lakeward)
             with prometheus(folder, roles.ports) as port:
                 try:

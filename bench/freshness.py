@@ -12,9 +12,7 @@ import http.client
 import json
 import os
 import random
-import pathlib
 import subprocess
-import tempfile
 import threading
 import time
 
@@ -129,11 +127,10 @@ def seed(lakeward, shop):
 
 if os.environ.get("STACK"):
     lakeward = harness.build() / "lakeward"
-    with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as folder:
-        os.chmod(folder, 0o711)
-        with harness.stack(pathlib.Path(folder) / "stack") as services:
+    with harness.room() as folder:
+        with harness.stack(folder / "stack") as services:
             shop = services["postgres"]
-            os.environ["LAKEWARD__CONTROL__URL"] = harness.database(shop.replace("/shop?", "/postgres?"), "control")
+            os.environ["LAKEWARD__CONTROL__URL"] = harness.database(shop, "control")
             os.environ["LAKEWARD__ONLINE__URL"] = f"redis://{services['redis']}/0"
             users, products = seed(lakeward, shop)
             subprocess.run([lakeward, "connector", "apply", "ecommerce-connector"], check=True)

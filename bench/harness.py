@@ -31,19 +31,26 @@ def build():
 
 
 @contextlib.contextmanager
+def room():
+    """A folder that goes afterwards."""
+    with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as folder:
+        # Postgres runs under an account of its own where we are root: the folder must be open to it.
+        os.chmod(folder, 0o711)
+        yield pathlib.Path(folder)
+
+
+@contextlib.contextmanager
 def place():
     """The folder of the built programs, a Postgres' URL without its database, and a folder for lakes."""
     binaries = build()
-    # The server runs under an account of its own where we are root: the folder must be open to it.
-    with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as folder:
-        os.chmod(folder, 0o711)
+    with room() as folder:
         server = subprocess.Popen(
             [binaries / "examples/private_server", f"{folder}/postgres"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         try:
             url = server.stdout.readline().strip()
-            yield binaries / "lakeward", url, pathlib.Path(folder)
+            yield binaries / "lakeward", url, folder
         finally:
             server.stdin.close()
             server.wait()
@@ -83,9 +90,9 @@ def stack(folder):
 
 
 def database(url, name):
-    """Makes a database; gives its URL."""
+    """Makes a database beside the one of a URL; gives its own URL."""
     sql(url, f"CREATE DATABASE {name}")
-    return url.replace("/postgres?", f"/{name}?")
+    return re.sub(r"/\w+\?", f"/{name}?", url)
 
 
 def sql(url, statement):

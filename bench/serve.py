@@ -5,7 +5,6 @@ Run by `make bench`, on a quiet machine; the clients run on the same one. Comple
 
 import http.client
 import random
-import socket
 import subprocess
 import threading
 import time
@@ -53,9 +52,7 @@ with harness.place() as (lakeward, url, folder):
     trained = harness.run(lakeward, "train", "recommender", "--json", "--lake", lake)
     harness.run(lakeward, "train", "churn", "--json", "--lake", lake)
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = harness.free_port()
     server = subprocess.Popen(
         [lakeward, "serve", "--stream-time", "--lake", lake, "--address", f"127.0.0.1:{port}"], stdout=subprocess.DEVNULL
     )

@@ -7,10 +7,8 @@ committed after the kill.
 """
 
 import os
-import pathlib
 import signal
 import subprocess
-import tempfile
 import time
 
 from deltalake import DeltaTable
@@ -36,11 +34,10 @@ def summary(seconds):
     return {"p50": seconds[len(seconds) // 2], "max": seconds[-1], "all": seconds}
 
 
-with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as folder:
-    os.chmod(folder, 0o711)
-    with harness.stack(pathlib.Path(folder) / "stack") as services:
+with harness.room() as folder:
+    with harness.stack(folder / "stack") as services:
         shop = services["postgres"]
-        os.environ["LAKEWARD__CONTROL__URL"] = harness.database(shop.replace("/shop?", "/postgres?"), "control")
+        os.environ["LAKEWARD__CONTROL__URL"] = harness.database(shop, "control")
         harness.run(lakeward, "simulate", "seed", "--small", "--json", "--postgres-url", shop)
         subprocess.run([lakeward, "connector", "apply", "ecommerce-connector"], check=True)
         harness.run(lakeward, "ingest", "--until-idle", "--json", "--lake", lake)

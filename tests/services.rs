@@ -120,29 +120,14 @@ impl Services {
 
     /// The same as it is.
     pub fn first_bytes(&self, topic: &str) -> Vec<u8> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &self.brokers)
-            .set("group.id", "a-test")
-            .create()
-            .expect("a consumer");
-        let mut partitions = TopicPartitionList::new();
-        partitions.add_partition_offset(topic, 0, Offset::Beginning).expect("an offset");
-        consumer.assign(&partitions).expect("a partition");
+        let consumer = self.reader(topic, false);
         let message = consumer.poll(PATIENCE).expect("in time").expect("a message");
         message.payload().expect("a value").to_vec()
     }
 
     /// The messages of a topic's first partition that have a text in them, with their offsets.
     pub fn search(&self, topic: &str, wanted: &str) -> Vec<(i64, String)> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &self.brokers)
-            .set("group.id", "a-search")
-            .set("enable.partition.eof", "true")
-            .create()
-            .expect("a consumer");
-        let mut partitions = TopicPartitionList::new();
-        partitions.add_partition_offset(topic, 0, Offset::Beginning).expect("an offset");
-        consumer.assign(&partitions).expect("a partition");
+        let consumer = self.reader(topic, true);
         let mut found = Vec::new();
         while let Some(Ok(message)) = consumer.poll(PATIENCE) {
             let value = text(message.payload().unwrap_or_default());
@@ -151,6 +136,20 @@ impl Services {
             }
         }
         found
+    }
+
+    /// Reads a topic's first partition; where it ends is told as an error, or waited at.
+    fn reader(&self, topic: &str, tells_end: bool) -> BaseConsumer {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.brokers)
+            .set("group.id", "a-test")
+            .set("enable.partition.eof", tells_end.to_string())
+            .create()
+            .expect("a consumer");
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition_offset(topic, 0, Offset::Beginning).expect("an offset");
+        consumer.assign(&partitions).expect("a partition");
+        consumer
     }
 
     /// What Kafka keeps of a partition.

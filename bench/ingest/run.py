@@ -9,7 +9,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 import time
 
 import pyarrow
@@ -115,9 +114,7 @@ binaries = harness.build()
 lakeward = binaries / "lakeward"
 results = {"rows": ROWS}
 submit = spark() if "spark" in PEERS else None
-with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as folder:
-    os.chmod(folder, 0o711)
-    folder = pathlib.Path(folder)
+with harness.room() as folder:
     with harness.stack(folder / "stack") as services:
         database = services["postgres"]
         for name, share in TABLES.items():
@@ -125,7 +122,7 @@ with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as folder:
         subprocess.run([lakeward, "connector", "apply", "ecommerce-connector"], check=True)
         lakes = {"lakeward": {"url": folder / "lake"}, "lakeward_minio": {"url": "s3://lakehouse/lake"}}
         for name, lake in lakes.items():
-            lake["control"] = harness.database(database.replace("/shop?", "/postgres?"), f"control_{name}")
+            lake["control"] = harness.database(database, f"control_{name}")
             run(lakeward, lake, "ingest", "--until-idle")
         paths = {name: folder / "lake/silver" / PREFIX / "public" / name for name in TABLES}
         before = {name: rows_of(path) for name, path in paths.items()}

@@ -42,7 +42,7 @@ impl Config {
             if value.as_str() == Some("") && !has_default(&path) {
                 continue;
             }
-            match problem_of(&path, &value) {
+            match problem_of(&defaults, &path, &value) {
                 Some(problem) => problems.push(problem),
                 None => good = good.merge(Serialized::default(&path, value)),
             }
@@ -78,12 +78,9 @@ fn leaves(prefix: &str, dict: Dict) -> Vec<(String, Value)> {
 }
 
 /// What is wrong with one value, judged alone over the defaults.
-fn problem_of(path: &str, value: &Value) -> Option<String> {
+fn problem_of(defaults: &Figment, path: &str, value: &Value) -> Option<String> {
     let secret = path.ends_with("url");
-    let error = Figment::from(Serialized::defaults(Config::default()))
-        .merge(Serialized::default(path, value))
-        .extract::<Config>()
-        .err()?;
+    let error = defaults.clone().merge(Serialized::default(path, value)).extract::<Config>().err()?;
     let what = match error.kind {
         figment::error::Kind::UnknownField(field, known) => {
             format!("unknown key `{field}`; known here: {}", known.join(", "))

@@ -10,6 +10,7 @@ mod load;
 mod tally;
 
 use std::{
+    collections::BTreeSet,
     env,
     os::unix::process::ExitStatusExt,
     time::{Duration, Instant},
@@ -389,29 +390,31 @@ impl Chaos {
         }
     }
 
-    /// What Kafka and Postgres know of the first row that the lake lacks.
+    /// What Kafka, Postgres and bronze know of the first row that the lake lacks.
     async fn evidence(&self, compared: &Value) {
         let Some(services) = &self.services else { return };
         let named = compared["differences"].as_array().expect("differences");
         let Some(lost) = named.iter().find(|found| found["kind"] == "missing_in_lake") else { return };
         let (table, key) = (text_of(&compared["table"]), text_of(&lost["key"][0]));
-        let mut xids: Vec<String> = Vec::new();
+        let mut xids = BTreeSet::new();
         for (offset, event) in services.search(&format!("ecommerce.{table}"), &key) {
             eprintln!("{table} {key} at offset {offset}: {event}");
             let event: Value = serde_json::from_str(&event).expect("an event");
-            xids.push(text_of(&event["transaction"]["id"]).split(':').next().unwrap_or_default().to_owned());
+            xids.insert(
+                text_of(&event["transaction"]["id"]).split(':').next().unwrap_or_default().to_owned(),
+            );
         }
-        let bronze = self.stand.watermark().await.expect("a watermark").tables;
-        let id = bronze.keys().find(|id| id.to_string() == table).expect("a table of the lake").clone();
-        let in_bronze = format!("select count(*) from t where event_id = '{key}'");
-        let count = self.stand.number(&bronze[&id].bronze_path, None, &in_bronze).await;
-        eprintln!("{table} {key} is {count} times in bronze");
         let row = format!("select t.xmin::text, t::text from {table} t where t::text like '%{key}%'");
         if let Some(row) = load::ask(&self.stand.url, &row).await {
             eprintln!("in Postgres, by transaction {}: {}", row.get::<_, String>(0), row.get::<_, String>(1));
-            xids.push(row.get(0));
+            xids.insert(row.get(0));
         }
+        let tables = self.stand.watermark().await.expect("a watermark").tables;
+        let (_, entry) = tables.iter().find(|(id, _)| id.to_string() == table).expect("a table of the lake");
         for xid in xids {
+            let in_bronze = format!("select count(*) from t where _txid = {xid}");
+            let count = self.stand.number(&entry.bronze_path, None, &in_bronze).await;
+            eprintln!("of transaction {xid} bronze has {count} changes of {table}");
             for (offset, mark) in services.search("ecommerce.transaction", &format!("\"id\":\"{xid}:")) {
                 eprintln!("of transaction {xid} at offset {offset}: {mark}");
             }

@@ -44,12 +44,16 @@ const STRAY: i64 = -2;
 /// A transaction's events: table, partition, and what they are.
 type Events = Vec<(usize, usize, Kind)>;
 
+/// Numbers of transactions are in no order.
+fn xid(index: i64) -> i64 {
+    1000 + (index * 7919) % 1009
+}
+
 fn log(transactions: &[Events]) -> Vec<Record> {
     let mut records = Vec::new();
     let (mut after, mut id) = (0, 0);
     for (index, events) in transactions.iter().enumerate() {
-        // Numbers of transactions are in no order.
-        let (xid, mut counts) = (1000 + (index as i64 * 7919) % 1009, vec![0; TABLES]);
+        let (xid, mut counts) = (xid(index as i64), vec![0; TABLES]);
         for (number, &(table, partition, kind)) in events.iter().enumerate() {
             counts[table] += 1;
             let place = Place { xid, after, order: number as i64 + 1, table_order: counts[table] };
@@ -169,6 +173,14 @@ impl Kafka {
     }
 }
 
+fn push_ends(reader: &mut Reassembly, ends: &[(i64, Record)]) {
+    for (offset, record) in ends {
+        let Record::End { xid, end, counts } = record else { panic!("an event") };
+        let (end, counts) = (Lsn::from_i64(*end), counts.clone());
+        reader.push_end(End { xid: *xid, end, counts, offset: *offset, _room: None });
+    }
+}
+
 /// What went on of a table: where, and what.
 type Gone = Vec<(i64, i64, i64)>;
 
@@ -266,11 +278,7 @@ proptest! {
                 }
             } else {
                 let until = (read_ends + count).min(kafka.ends.len());
-                for (offset, record) in &kafka.ends[read_ends..until] {
-                    let Record::End { xid, end, counts } = record else { panic!("an event") };
-                    let (end, counts) = (Lsn::from_i64(*end), counts.clone());
-                    reader.push_end(End { xid: *xid, end, counts, offset: *offset, _room: None });
-                }
+                push_ends(&mut reader, &kafka.ends[read_ends..until]);
                 read_ends = until;
             }
             while let Some(stretch) = reader.take(max_rows, |_| true).expect("it is as it should be") {
@@ -319,20 +327,16 @@ fn reader_of(places: &[bool], count: i64) -> Reassembly {
 fn a_transaction_whose_end_is_missing_is_no_repeat() {
     let of = |table| vec![(table, 0, Kind::Row)];
     let records = log(&[of(0), of(0), of(1), of(0)]);
-    let xid = |record: &Record| matches!(record, Record::End { xid, .. } if *xid == 1000 + 7919 % 1009);
-    let kafka = Kafka::new(&records.into_iter().filter(|record| !xid(record)).collect::<Vec<_>>(), 1);
+    let is_missing = |record: &Record| matches!(record, Record::End { xid: of, .. } if *of == xid(1));
+    let kafka = Kafka::new(&records.into_iter().filter(|record| !is_missing(record)).collect::<Vec<_>>(), 1);
     let mut reader = kafka.reader(0, &Offsets::new(), &[0, 0]);
     for table in 0..TABLES {
         reader.push(table, 0, piece(table, &kafka.partitions[table][0]));
     }
-    for (offset, record) in &kafka.ends {
-        let Record::End { xid, end, counts } = record else { panic!("an event") };
-        let (end, counts) = (Lsn::from_i64(*end), counts.clone());
-        reader.push_end(End { xid: *xid, end, counts, offset: *offset, _room: None });
-    }
+    push_ends(&mut reader, &kafka.ends);
     let error = reader.take(100, |_| true).expect_err("it would be lost");
-    let CdcError::NoEnd { table, xid } = error else { panic!("{error}") };
-    assert_eq!((table, xid), (schema(0).id.clone(), 1000 + 7919 % 1009));
+    let CdcError::NoEnd { table, xid: of } = error else { panic!("{error}") };
+    assert_eq!((table, of), (schema(0).id.clone(), xid(1)));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use futures::future::try_join_all;
 use rdkafka::{
     ClientConfig,
     producer::{FutureProducer, FutureRecord},
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     services::{Services, apply_connector},
-    stand::{Background, Stand, json, listed, succeed, text, until},
+    stand::{Background, Stand, fail, json, listed, succeed, text, until},
 };
 
 const TABLES: &str = "
@@ -40,6 +41,7 @@ async fn bad_events_become_letters_and_the_rest_goes_on() {
     bad_messages_stand_beside_good_ones(&services, &stand).await;
     odd_values_names_and_tables_are_taken_in(&stand).await;
     letters_are_replayed_once_the_definition_is_right(&stand).await;
+    a_flood_stops_its_table_alone(&services, &stand).await;
     a_garbled_end_of_a_transaction_begins_anew(&services, &stand).await;
     services.stop().await;
 }
@@ -210,11 +212,34 @@ async fn letters_are_replayed_once_the_definition_is_right(stand: &Stand) {
     );
 }
 
+async fn a_flood_stops_its_table_alone(services: &Services, stand: &Stand) {
+    let producer = producer(services);
+    let sent = (0..1_100).map(|_| {
+        let record = FutureRecord::<str, str>::to("ecommerce.public.lines").payload("garbage");
+        producer.send(record, Duration::from_secs(60))
+    });
+    try_join_all(sent).await.expect("Kafka takes them");
+    for id in [30, 31] {
+        stand.sql(&format!("insert into lines values ({id}, 'flooded'); insert into orders values ({id}, 1)")).await;
+        let (code, said) = fail(stand.capture(&["ingest", "--until-idle"]));
+        assert!(code == 2 && said.contains("Stopped public.lines: more than 1000 rows"), "{code} {said}");
+        let told = json(&succeed(stand.capture(&["status"])))["findings"].to_string();
+        assert!(told.contains("public.lines"), "{told}");
+    }
+    // Copied anew, it is not stopped by what came before the copy, though nothing else came since.
+    succeed(stand.lakeward(&["table", "resync", "public.lines", "--lake", stand.lake_path()]));
+    stand.ingest_until_idle();
+    stand.sql("insert into lines values (32, 'after it')").await;
+    stand.ingest_until_idle();
+    let rows = reconciled(stand);
+    assert_eq!((rows["public.lines"], rows["public.orders"]), (4, 8));
+}
+
 async fn a_garbled_end_of_a_transaction_begins_anew(services: &Services, stand: &Stand) {
     let record = FutureRecord::<str, str>::to("ecommerce.transaction").payload("garbage");
     producer(services).send(record, Duration::from_secs(60)).await.expect("Kafka takes it");
     stand.sql("insert into orders values (20, 20, now(), 'beyond'); delete from lines").await;
     let said = text(&succeed(stand.capture(&["ingest", "--until-idle"])).stderr);
     assert!(said.contains("tells of no transaction") && said.contains("ecommerce.transaction"), "{said}");
-    assert_eq!(reconciled(stand)["public.orders"], 7);
+    assert_eq!(reconciled(stand)["public.orders"], 9);
 }

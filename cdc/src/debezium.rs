@@ -43,7 +43,7 @@ use self::{
     json::Parser,
     rows::{Read, Refusal, Rows},
 };
-use crate::{CdcError, hash::Salt, letter::Flood};
+use crate::{CdcError, hash::Salt};
 
 /// What the events of a topic are held against.
 #[derive(Debug, Clone)]
@@ -135,7 +135,6 @@ pub struct TopicDecoder {
     schemas: BTreeMap<u32, Result<(avro::Schema, Plan), &'static str>>,
     avro: avro::Reader,
     letters: Vec<TopicLetter>,
-    flood: Flood,
     ignored: Ignored,
 }
 
@@ -150,7 +149,6 @@ impl TopicDecoder {
             schemas: BTreeMap::new(),
             avro: avro::Reader::new(),
             letters: Vec::new(),
-            flood: Flood::default(),
             ignored: Ignored::default(),
         }
     }
@@ -158,7 +156,7 @@ impl TopicDecoder {
     /// Takes in a message. Within a partition they must come in the order of their offsets.
     ///
     /// # Errors
-    /// The connector's settings are not those that are stated, or too few are; or too many messages cannot be taken in.
+    /// The connector's settings are not those that are stated, or too few are.
     pub fn read(&mut self, message: &Message<'_>) -> Result<Taken, CdcError> {
         self.rows.place = None;
         let Some(value) = message.value else {
@@ -174,7 +172,7 @@ impl TopicDecoder {
             Ok(Read::Changed(difference)) => Ok(Taken::Changed(difference)),
             Ok(Read::Lacks(schema)) => Ok(Taken::Lacks(schema)),
             Err(refusal) => {
-                self.set_aside(message, refusal)?;
+                self.set_aside(message, refusal);
                 Ok(Taken::Letter)
             }
         }
@@ -201,12 +199,9 @@ impl TopicDecoder {
     }
 
     /// Sets a message aside that is of another definition, which the table does not have, or of a schema that there is not.
-    ///
-    /// # Errors
-    /// Too many messages cannot be taken in.
-    pub fn refuse(&mut self, message: &Message<'_>, reason: &str) -> Result<(), CdcError> {
+    pub fn refuse(&mut self, message: &Message<'_>, reason: &str) {
         let error = self.rows.bad(reason);
-        self.set_aside(message, Refusal { op: None, stamp: None, error })
+        self.set_aside(message, Refusal { op: None, stamp: None, error });
     }
 
     fn decode(&mut self, message: &Message<'_>, value: &[u8]) -> Result<Result<Read, Refusal>, CdcError> {
@@ -277,10 +272,8 @@ impl TopicDecoder {
         self.ignored
     }
 
-    fn set_aside(&mut self, message: &Message<'_>, refusal: Refusal) -> Result<(), CdcError> {
+    fn set_aside(&mut self, message: &Message<'_>, refusal: Refusal) {
         let topic = &self.rows.topic;
-        let reason = refusal.error.with_causes();
-        self.flood.admit(refusal.stamp.map_or(0, |stamp| stamp.committed_at), &reason)?;
         let is_private = topic.table.has_hashes() || !topic.left_out.is_empty();
         let kept = |bytes: Option<&[u8]>| bytes.filter(|_| !is_private).map(<[u8]>::to_vec);
         let stamp = refusal.stamp;
@@ -297,11 +290,10 @@ impl TopicDecoder {
                 lsn: stamp.map_or(0, |stamp| stamp.lsn),
                 xid: stamp.map(|stamp| stamp.xid),
                 committed_at: stamp.map(|stamp| stamp.committed_at),
-                reason,
+                reason: refusal.error.with_causes(),
                 message: kept(message.value).unwrap_or_default(),
                 relation: Vec::new(),
             },
         });
-        Ok(())
     }
 }

@@ -42,9 +42,13 @@ impl Flood {
         if self.letters <= MOST_LETTERS {
             return Ok(());
         }
-        let reason = reason.to_owned();
-        Err(CdcError::Flood { limit: MOST_LETTERS, within: "within an hour", reason })
+        Err(flood(reason))
     }
+}
+
+/// There are too many letters, the last one for this reason.
+pub(crate) fn flood(reason: &str) -> CdcError {
+    CdcError::Flood { limit: MOST_LETTERS, within: "within an hour", reason: reason.to_owned() }
 }
 
 /// Reads letters of one table again, the way its changes are read.

@@ -1,13 +1,14 @@
 //! Feature tables into Redis.
 
 use std::{
+    panic::resume_unwind,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use arrow::{
     array::{Array, AsArray, Int64Array, RecordBatch},
-    compute::cast,
+    compute::{cast, concat_batches},
     datatypes::{DataType, Int64Type},
     error::ArrowError,
 };
@@ -19,7 +20,7 @@ use deltalake::datafusion::{
     prelude::{DataFrame, SessionContext, ident},
     scalar::ScalarValue,
 };
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::ready, stream};
 use lakeward_features::{Interaction, View};
 use lakeward_lakehouse::{FeatureRun, Lake};
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ use crate::{
 const CONNECTIONS: usize = 2;
 /// Rows handed to one of them at a time.
 const ROWS: usize = 4_096;
+/// Batches of which rows are made at a time.
+const AHEAD: usize = 2;
 /// Keys looked at in one step where what is no more is looked for.
 const SCANNED: usize = 1_000;
 
@@ -275,24 +278,29 @@ fn define(
     Ok(value)
 }
 
-/// Rows of entities, some thousand at a time.
+/// Rows of entities, some thousand at a time. They are made of batches ahead of whoever sends them, on threads of their own.
 fn grouped(
     view: View,
     batches: impl stream::Stream<Item = Result<RecordBatch>> + Send,
 ) -> impl stream::Stream<Item = Result<Vec<Row>>> + Send {
     let columns = move |source: ArrowError| OnlineError::Columns { view, source };
-    let begun: Option<(i64, Vec<Interaction>)> = None;
     // The last entity of a batch may go on in the next one: the end is told by `None`.
     let ended = stream::once(async { Ok(None) });
-    let rows = batches.map_ok(Some).chain(ended).scan(begun, move |begun, batch| {
-        let rows = batch.and_then(|batch| match (view, batch) {
-            (View::UserItemInteractions, batch) => interactions_of(batch.as_ref(), begun).map_err(columns),
-            (_, Some(batch)) => rows_of(&batch).map_err(columns),
-            (_, None) => Ok(Vec::new()),
+    let whole = batches.map_ok(Some).chain(ended).scan(None, move |begun, batch| {
+        let whole = batch.and_then(|batch| match view {
+            View::UserItemInteractions => whole_entities(begun, batch).map_err(columns),
+            _ => Ok(batch),
         });
-        futures::future::ready(Some(rows))
+        ready(Some(whole))
     });
-    rows.flat_map(|rows| {
+    let made = whole.try_filter_map(|batch| ready(Ok(batch))).map_ok(move |batch| {
+        let made = tokio::task::spawn_blocking(move || match view {
+            View::UserItemInteractions => interactions_of(&batch),
+            _ => rows_of(&batch),
+        });
+        made.map(move |made| made.unwrap_or_else(|panic| resume_unwind(panic.into_panic())).map_err(columns))
+    });
+    made.try_buffered(AHEAD).flat_map(|rows| {
         let pieces: Vec<Result<Vec<Row>>> = match rows {
             Ok(mut rows) => {
                 let mut pieces = Vec::new();
@@ -306,6 +314,24 @@ fn grouped(
         };
         stream::iter(pieces)
     })
+}
+
+/// The rows of the entities that are whole; `begun` holds those of the one that may go on. Without a batch it does not.
+fn whole_entities(
+    begun: &mut Option<RecordBatch>,
+    batch: Option<RecordBatch>,
+) -> Result<Option<RecordBatch>, ArrowError> {
+    let Some(batch) = batch else { return Ok(begun.take()) };
+    let all = match begun.take() {
+        Some(begun) => concat_batches(&batch.schema(), [&begun, &batch])?,
+        None => batch,
+    };
+    let entities = integers(&all, 0)?;
+    let last = entities.iter().next_back();
+    let held = entities.iter().rev().take_while(|entity| Some(*entity) == last).count();
+    let whole = all.num_rows() - held;
+    *begun = Some(all.slice(whole, held));
+    Ok(Some(all.slice(0, whole)))
 }
 
 fn integers(batch: &RecordBatch, column: usize) -> Result<Int64Array, ArrowError> {
@@ -325,26 +351,14 @@ fn rows_of(batch: &RecordBatch) -> Result<Vec<Row>, ArrowError> {
         .collect())
 }
 
-/// The entities that are whole; `begun` has the one that may go on. `None` ends it.
-fn interactions_of(
-    batch: Option<&RecordBatch>,
-    begun: &mut Option<(i64, Vec<Interaction>)>,
-) -> Result<Vec<Row>, ArrowError> {
-    let mut rows = Vec::new();
-    let whole = |(entity, all)| Row { entity, texts: interactions(all) };
-    let Some(batch) = batch else { return Ok(begun.take().map(whole).into_iter().collect()) };
+fn interactions_of(batch: &RecordBatch) -> Result<Vec<Row>, ArrowError> {
     let entities = integers(batch, 0)?;
-    for (row, interaction) in interaction_rows(batch)?.into_iter().enumerate() {
-        if entities.is_null(row) {
-            continue;
-        }
-        let entity = entities.value(row);
-        if begun.as_ref().is_none_or(|(held, _)| *held != entity) {
-            rows.extend(begun.replace((entity, Vec::new())).map(whole));
-        }
-        if let Some((_, all)) = begun {
-            all.extend(interaction);
-        }
-    }
-    Ok(rows)
+    let all = entities.iter().zip(interaction_rows(batch)?).filter_map(|(entity, one)| Some((entity?, one)));
+    let all: Vec<(i64, Option<Interaction>)> = all.collect();
+    let of_one = all.chunk_by(|(entity, _), (next, _)| entity == next);
+    let row = |rows: &[(i64, Option<Interaction>)]| Row {
+        entity: rows[0].0,
+        texts: interactions(rows.iter().filter_map(|(_, one)| *one).collect()),
+    };
+    Ok(of_one.map(row).collect())
 }

@@ -9,6 +9,7 @@ use std::{
 use arrow::array::{
     ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
+use futures::{StreamExt, stream};
 use lakeward_change::Position;
 use lakeward_features::{ACTIVITY_COLUMNS, View};
 use lakeward_lakehouse::Lake;
@@ -136,6 +137,25 @@ async fn reads(online: &Online, customers: i64, entities: i64) -> Value {
     json!({ "customers": entities, "p50_ms": share(0.5), "p99_ms": share(0.99), "failed": failed })
 }
 
+/// What Redis does with as much as `user_rfm` is, if nobody compares places: a hash and its expiry an entity.
+async fn plain(server: &Server, customers: i64) -> Value {
+    const ENTITIES: i64 = 512;
+    let value: String = server.ask("HGET", &["shop:user:1", "user_rfm"]).await;
+    let (connection, began) = (server.connect().await, Instant::now());
+    let sent = stream::iter((0..customers).step_by(ENTITIES as usize)).map(|start| {
+        let (mut connection, mut commands) = (connection.clone(), redis::pipe());
+        for entity in start..customers.min(start + ENTITIES) {
+            let key = format!("plain:user:{entity}");
+            let fields = [("user_rfm", value.as_str()), ("_ts:user_rfm", "0"), ("_pos:user_rfm", "0")];
+            commands.hset_multiple(&key, &fields).ignore().expire(&key, 86_400).ignore();
+        }
+        async move { commands.exec_async(&mut connection).await.unwrap() }
+    });
+    sent.buffer_unordered(8).collect::<()>().await;
+    let seconds = began.elapsed().as_secs_f64();
+    json!({ "entities": customers, "entities_per_second": (customers as f64 / seconds).round() })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn scale() {
@@ -174,5 +194,6 @@ async fn scale() {
         "reads".to_owned(),
         json!([reads(&online, customers, 1).await, reads(&online, customers, 100).await]),
     );
+    report.insert("plain".to_owned(), plain(&server, customers).await);
     println!("{}", Value::Object(report));
 }

@@ -43,7 +43,7 @@ impl Server {
         command.query_async(&mut self.connect().await).await.unwrap()
     }
 
-    async fn connect(&self) -> MultiplexedConnection {
+    pub async fn connect(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url.as_str()).unwrap();
         client.get_multiplexed_async_connection().await.unwrap()
     }

@@ -10,9 +10,9 @@ use std::{
 };
 
 use backon::BackoffBuilder;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future::ready, stream};
 use lakeward_cdc::{CdcError, PostgresSource, Snapshot};
-use lakeward_change::{StopCause, StoppedTable, TableId};
+use lakeward_change::{StopCause, StoppedTable, TableId, TableSchema};
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError, SourceRef};
 use tokio::sync::Semaphore;
 
@@ -23,6 +23,8 @@ use crate::{
 
 /// Rows a batch of the copy holds.
 const BATCH_ROWS: usize = 32 * 1024;
+/// Tables opened, or told of a term, at the same time.
+pub(crate) const TABLES_AT_ONCE: usize = 8;
 /// A new slot waits for every transaction that is open: this long, then it is said who holds it up.
 pub(crate) const SLOT_WAIT: Duration = Duration::from_secs(120);
 
@@ -94,25 +96,29 @@ impl Copying {
         source: &PostgresSource,
         wanted: Option<&BTreeSet<TableId>>,
     ) -> Result<Vec<CapturedTable>, PipelineError> {
-        let reference = reference(source);
-        let mut tables = Vec::new();
-        for schema in source.tables() {
-            if wanted.is_some_and(|wanted| !wanted.contains(&schema.id)) {
-                continue;
+        let is_wanted = |schema: &&Arc<TableSchema>| wanted.is_none_or(|wanted| wanted.contains(&schema.id));
+        let tables = source.tables().iter().filter(is_wanted);
+        let opening: Vec<_> = tables.map(|schema| self.open(source, schema)).collect();
+        let opened = stream::iter(opening).buffered(TABLES_AT_ONCE);
+        opened.try_filter_map(|table| ready(Ok(table))).try_collect().await
+    }
+
+    async fn open(
+        &self,
+        source: &PostgresSource,
+        schema: &Arc<TableSchema>,
+    ) -> Result<Option<CapturedTable>, PipelineError> {
+        match CapturedTable::open(&self.lake, &reference(source), Arc::clone(schema)).await {
+            Ok(mut table) => {
+                table.own(self.term, false).await?;
+                Ok(Some(table))
             }
-            match CapturedTable::open(&self.lake, &reference, Arc::clone(schema)).await {
-                Ok(mut table) => {
-                    table.own(self.term, false).await?;
-                    tables.push(table);
-                }
-                Err(error @ LakeError::Column { .. }) => {
-                    let skipped = Event::Skipped { table: schema.id.clone(), reason: error.to_string() };
-                    (self.observer)(skipped);
-                }
-                Err(error) => return Err(error.into()),
+            Err(error @ LakeError::Column { .. }) => {
+                (self.observer)(Event::Skipped { table: schema.id.clone(), reason: error.to_string() });
+                Ok(None)
             }
+            Err(error) => Err(error.into()),
         }
-        Ok(tables)
     }
 
     /// Copies tables at a snapshot that was `taken_at` (microseconds UTC), some at a time, each in parts; each lands whole in one

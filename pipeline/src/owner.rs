@@ -2,13 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{StreamExt, TryStreamExt, stream};
 use lakeward_cdc::{CdcError, Claim, PostgresSource, SlotState};
+use lakeward_change::TableSchema;
 use lakeward_faults::failpoint;
 use lakeward_lakehouse::{CapturedTable, Lake, LakeError};
 use lakeward_postgres::{Control, Error};
 use tokio::time::timeout;
 
-use crate::{PipelineError, copy::reference};
+use crate::{
+    PipelineError,
+    copy::{TABLES_AT_ONCE, reference},
+};
 
 /// How long the control database may take to renew the lease, or to take it back.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -52,16 +57,9 @@ impl Owner {
         // The claim says that no other owner's session lives; topics have none.
         let lease = control.take_lease(source.name(), &holder, self.claim.is_some()).await?;
         if lease.taken_over {
-            for schema in source.tables() {
-                match CapturedTable::open(lake, &reference(source), Arc::clone(schema)).await {
-                    Ok(mut table) => {
-                        table.own(lease.term, true).await?;
-                        failpoint("term_raised").await?;
-                    }
-                    Err(LakeError::Column { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            let raise = |schema| raise_term(lake, source, schema, lease.term);
+            let raising: Vec<_> = source.tables().iter().map(raise).collect();
+            stream::iter(raising).buffer_unordered(TABLES_AT_ONCE).try_collect::<()>().await?;
         }
         self.lease = Some((source.name().to_owned(), lease.term));
         Ok(lease.term)
@@ -73,6 +71,23 @@ impl Owner {
             let _ = timeout(PATIENCE, control.release_lease(&name, term)).await;
         }
     }
+}
+
+/// Makes the term known to a table: an owner before, wherever it still is, cannot commit to it any more.
+async fn raise_term(
+    lake: &Lake,
+    source: &PostgresSource,
+    schema: &Arc<TableSchema>,
+    term: i64,
+) -> Result<(), PipelineError> {
+    let mut table = match CapturedTable::open(lake, &reference(source), Arc::clone(schema)).await {
+        // It is left out, which those who open it to write tell.
+        Err(LakeError::Column { .. }) => return Ok(()),
+        opened => opened?,
+    };
+    table.own(term, true).await?;
+    failpoint("term_raised").await?;
+    Ok(())
 }
 
 /// Whether somebody reads the source.

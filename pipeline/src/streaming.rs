@@ -33,6 +33,8 @@ use crate::{
 
 /// How often ages and requests are looked at.
 const TICK: Duration = Duration::from_millis(100);
+/// The first cut comes this soon: whoever waits for a pipeline that begins again has waited already.
+const FIRST_CUT: Duration = Duration::from_millis(500);
 /// A source without changes still moves its slot forward, this often at most.
 const IDLE_WATERMARK: Duration = Duration::from_secs(60);
 /// How often the source's catalog is compared with what is captured; also whenever the stream gives reason to.
@@ -57,6 +59,8 @@ pub(crate) struct Streaming {
     open: bool,
     /// Changes were routed that no cut covers yet, since when.
     dirty: Option<Instant>,
+    /// The age at which such changes are cut.
+    flush_age: Duration,
     stream_time: Option<i64>,
     /// Tables stand beyond: no cut can be made earlier.
     not_before: Lsn,
@@ -117,13 +121,13 @@ impl Streaming {
             source,
             stream,
             lanes,
-            options,
             routed: from,
             offsets: None,
             not_before,
             unmarked,
             open: false,
             dirty: None,
+            flush_age: options.flush_age.min(FIRST_CUT),
             stream_time: watermark.stream_time,
             again: false,
             errands: Errands::default(),
@@ -137,6 +141,7 @@ impl Streaming {
             cut_waiters: Vec::new(),
             joining: Vec::new(),
             idle,
+            options,
         })
     }
 
@@ -255,7 +260,7 @@ impl Streaming {
         }
         let draining = matches!(self.idle, Idle::Draining(target) if self.routed >= target);
         match self.dirty {
-            Some(since) if stopping || draining || since.elapsed() >= self.options.flush_age => Some("cut"),
+            Some(since) if stopping || draining || since.elapsed() >= self.flush_age => Some("cut"),
             None if draining && self.routed > self.watermark.lsn => Some("idle"),
             None if self.routed > self.watermark.lsn && self.watermark_at.elapsed() >= IDLE_WATERMARK => {
                 Some("idle")
@@ -291,6 +296,7 @@ impl Streaming {
         let confirmed = hold.map_or(watermark.lsn, |hold| hold.min(watermark.lsn));
         self.stream.confirm(confirmed, Some(&watermark.offsets));
         self.unmarked = false;
+        self.flush_age = self.options.flush_age;
         self.watermark_at = Instant::now();
         self.watermark = Arc::clone(&watermark);
         for waiter in self.cut_waiters.drain(..) {

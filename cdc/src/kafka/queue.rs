@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use lakeward_change::{ChangeBatch, DeadLetter};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::debezium::Place;
+use crate::{debezium::Place, letter::MOST_LETTERS};
 
 /// So many pieces of a partition may wait.
 pub(super) const ROOM: usize = 2;
@@ -116,6 +116,18 @@ impl Queue {
         }
     }
 
+    /// So many letters stand aside that they are no accident.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.strays.len() > MOST_LETTERS
+    }
+
+    /// Why the last letter that waits is one.
+    pub(super) fn strange(&self) -> Option<&str> {
+        let waiting = self.strays.iter().map(|(_, letter)| letter);
+        let last = waiting.chain(self.pieces.iter().flat_map(|piece| &piece.letters)).next_back();
+        last.map(|letter| letter.reason.as_str())
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.pieces.len() >= ROOM
     }
@@ -161,14 +173,18 @@ impl Queue {
         numbers.flatten()
     }
 
-    /// Makes room: events that nobody wants any more go, and letters of which nothing is known stand aside.
-    pub(super) fn clear(&mut self, of: &Wanted) {
+    /// Makes room: events that nobody wants any more go, and letters of which nothing is known stand aside; of more than
+    /// [`MOST_LETTERS`] the newest alone where they may be `old`.
+    pub(super) fn clear(&mut self, of: &Wanted, old: bool) {
         while let Some(event) = self.pieces.front().map(|piece| piece.events[self.event]) {
             match of.class(&event, of.gone) {
                 Class::Dropped => self.selected.pass_over(&event, of),
                 Class::Unknown if self.is_full() && event.what == What::Letter => {
                     let letter = self.pieces.front_mut().and_then(|piece| piece.letters.pop_front());
                     self.strays.extend(letter.map(|letter| (event.offset, letter)));
+                    if old && self.strays.len() > MOST_LETTERS + 1 {
+                        self.strays.pop_front();
+                    }
                     self.advance();
                     continue;
                 }

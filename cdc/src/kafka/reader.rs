@@ -172,7 +172,7 @@ async fn decode_by(
         Some(registry) if registry.tell(decoder, schema).await? => return decoder.read(message),
         Some(_) => format!("is in Avro, of schema {schema}, which the registry does not have"),
     };
-    decoder.refuse(message, &reason)?;
+    decoder.refuse(message, &reason);
     Ok(Taken::Letter)
 }
 

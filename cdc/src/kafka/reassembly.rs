@@ -11,14 +11,17 @@ use std::{
     sync::Arc,
 };
 
-use lakeward_change::{ChangeBatch, DeadLetter, Lsn, Position, TableId};
+use lakeward_change::{ChangeBatch, DeadLetter, Lsn, Position, StopCause, StoppedTable, TableId};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     joined::joined,
-    queue::{Piece, Queue, Standing, Wanted},
+    queue::{Piece, Queue, Selection, Standing, Wanted},
 };
-use crate::{Boundary, CdcError, Offsets};
+use crate::{
+    Boundary, CdcError, Offsets,
+    letter::{Flood, MOST_LETTERS, flood},
+};
 
 /// So many transactions that have gone on are known by the ends before them.
 const FOLLOWERS: usize = 100_000;
@@ -45,11 +48,28 @@ pub(super) struct Table {
     pub(super) queues: Vec<Queue>,
     /// How many events of the open transaction have gone on.
     gone: i64,
+    /// None of its changes is in the lake, but a copy is: what cannot be read before the first change may be older than that.
+    at_copy: bool,
+    flood: Flood,
+    /// Too much of it cannot be read: it is to stop.
+    hopeless: bool,
+    /// It is followed no further.
+    stopped: bool,
 }
 
 impl Table {
     pub(super) fn new(id: TableId, durable: Position) -> Self {
-        Self { id, durable, queues: Vec::new(), gone: 0 }
+        let at_copy = durable.order == 0;
+        Self {
+            id,
+            durable,
+            queues: Vec::new(),
+            gone: 0,
+            at_copy,
+            flood: Flood::default(),
+            hopeless: false,
+            stopped: false,
+        }
     }
 
     fn wanted(&self, end: &End, after: Lsn) -> Wanted {
@@ -74,6 +94,30 @@ impl Table {
         self.gone = until;
     }
 
+    /// What has been selected since the last call.
+    fn take_selected(&mut self) -> Vec<Selection> {
+        self.queues.iter_mut().map(|queue| std::mem::take(&mut queue.selected)).collect()
+    }
+
+    /// So much stands aside that nobody has asked for, and that is younger than the table's copy.
+    fn is_hopeless(&self) -> bool {
+        self.hopeless || !self.at_copy && self.queues.iter().any(Queue::is_flooded)
+    }
+
+    /// Why it stops, if with these letters there are too many.
+    fn flooded(&mut self, letters: &[DeadLetter]) -> Option<String> {
+        let error = if self.is_hopeless() {
+            flood(self.queues.iter().find_map(Queue::strange).unwrap_or_default())
+        } else {
+            let counted = if self.at_copy { &[] } else { letters };
+            let mut admitted = counted
+                .iter()
+                .map(|letter| self.flood.admit(letter.committed_at.unwrap_or_default(), &letter.reason));
+            admitted.find_map(Result::err)?
+        };
+        Some(error.to_string())
+    }
+
     /// How many events can go on before all have come: those with none missing before them. So many are held back, since
     /// the last may belong to the next.
     fn prefix(&self, of: &Wanted, held: i64) -> i64 {
@@ -94,11 +138,11 @@ fn commit(end: &End) -> i64 {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Lacking {
     end: Lsn,
-    pub(super) table: TableId,
-    pub(super) found: i64,
+    table: TableId,
+    found: i64,
     /// Events that could not be read, and may be those that are missing.
-    pub(super) unknown: i64,
-    pub(super) expected: i64,
+    unknown: i64,
+    expected: i64,
 }
 
 /// Changes that go on.
@@ -106,6 +150,8 @@ pub(super) struct Lacking {
 pub(super) struct Stretch {
     pub(super) batches: Vec<ChangeBatch>,
     pub(super) letters: Vec<DeadLetter>,
+    /// Tables that are followed no further: what is here is the last of them.
+    pub(super) stopped: Vec<StoppedTable>,
     pub(super) boundary: Boundary,
     /// Events that had gone on before.
     pub(super) repeats: u64,
@@ -134,11 +180,25 @@ impl Reassembly {
     }
 
     pub(super) fn push(&mut self, table: usize, queue: usize, piece: Piece) {
-        self.tables[table].queues[queue].push(piece);
+        let table = &mut self.tables[table];
+        if !table.stopped {
+            table.queues[queue].push(piece);
+        }
     }
 
-    pub(super) fn push_end(&mut self, end: End) {
+    pub(super) fn push_end(&mut self, mut end: End) {
+        end.counts.retain(|(table, _)| !self.tables[*table].stopped);
         self.ends.push_back(end);
+    }
+
+    /// Follows a table no further: the others do not wait for it.
+    fn stop(&mut self, table: usize) {
+        let stopped = &mut self.tables[table];
+        stopped.stopped = true;
+        stopped.queues.clear();
+        for end in &mut self.ends {
+            end.counts.retain(|(of, _)| *of != table);
+        }
     }
 
     /// What the first transaction that waits lacks.
@@ -153,9 +213,23 @@ impl Reassembly {
         })
     }
 
-    /// What the first transaction lacks will not come.
-    pub(super) fn do_without(&mut self, lacking: &Lacking) {
-        self.without = Some(lacking.end);
+    /// What the first transaction lacks will not come. Those of its events that could not be read are taken for it, unless
+    /// they are too many.
+    ///
+    /// # Errors
+    /// They are too few.
+    pub(super) fn do_without(&mut self, lacking: Lacking) -> Result<(), CdcError> {
+        let Lacking { end, table, found, unknown, expected } = lacking;
+        if unknown > MOST_LETTERS as i64 {
+            let of = self.tables.iter_mut().filter(|of| of.id == table);
+            of.for_each(|of| of.hopeless = true);
+            return Ok(());
+        }
+        if found + unknown < expected {
+            return Err(CdcError::Incomplete { table, found, expected });
+        }
+        self.without = Some(end);
+        Ok(())
     }
 
     /// The changes of the transactions that are whole, up to about so many rows; of a large one those that can go on
@@ -165,7 +239,7 @@ impl Reassembly {
         max_rows: usize,
         mut admits: impl FnMut(Lsn) -> bool,
     ) -> Result<Option<Stretch>, CdcError> {
-        let (mut rows, mut moved, mut open) = (0, false, None);
+        let (mut rows, mut moved) = (0, false);
         while let Some(end) = self.ends.front().filter(|_| rows < max_rows) {
             // One that has ended before is told of again.
             if end.end > self.last {
@@ -175,7 +249,7 @@ impl Reassembly {
                         moved = true;
                     }
                     Passed::Some => {
-                        open = Some(Lsn::from_i64(commit(&self.ends[0])));
+                        moved = true;
                         break;
                     }
                     Passed::None => break,
@@ -195,27 +269,45 @@ impl Reassembly {
             self.tables.iter_mut().for_each(|table| table.gone = 0);
         }
         self.check_earlier()?;
-        if !moved && open.is_none() {
-            return Ok(None);
-        }
-        let boundary = match open {
-            Some(commit) => Boundary::Open { commit },
-            None => Boundary::Closed { end: self.last },
-        };
-        let (mut batches, mut letters, mut repeats) = (Vec::new(), Vec::new(), 0);
-        for table in &mut self.tables {
-            let selected: Vec<_> =
-                table.queues.iter_mut().map(|queue| std::mem::take(&mut queue.selected)).collect();
+        self.collect(moved)
+    }
+
+    /// All that has been selected, if anything `moved`; and the tables that stop.
+    fn collect(&mut self, moved: bool) -> Result<Option<Stretch>, CdcError> {
+        let (mut batches, mut letters, mut stopped, mut repeats) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for number in 0..self.tables.len() {
+            let table = &mut self.tables[number];
+            // Where nothing goes on, too much may stand aside.
+            if !moved && !table.is_hopeless() {
+                continue;
+            }
+            let selected = table.take_selected();
             if selected.iter().any(|selection| selection.changed) {
                 return Err(CdcError::NewRelation { relation: table.id.to_string() });
             }
             repeats += selected.iter().map(|selection| selection.repeats).sum::<u64>();
+            let begun = letters.len();
             letters.extend(selected.iter().flat_map(|selection| selection.letters.iter().cloned()));
             let batch =
                 joined(&selected).map_err(|source| CdcError::Batch { table: table.id.clone(), source })?;
+            let flooded = table.flooded(&letters[begun..]);
+            table.at_copy &= batch.is_none() && letters.len() == begun;
             batches.extend(batch);
+            if let Some(reason) = flooded {
+                let (id, cause, complete_to) = (table.id.clone(), StopCause::Rows, self.last);
+                stopped.push(StoppedTable { id, reason, cause, complete_to });
+                self.stop(number);
+            }
         }
-        Ok(Some(Stretch { batches, letters, boundary, repeats }))
+        if !moved && stopped.is_empty() {
+            return Ok(None);
+        }
+        let open = self.ends.front().filter(|_| self.tables.iter().any(|table| table.gone > 0));
+        let boundary = match open {
+            Some(end) => Boundary::Open { commit: Lsn::from_i64(commit(end)) },
+            None => Boundary::Closed { end: self.last },
+        };
+        Ok(Some(Stretch { batches, letters, stopped, boundary, repeats }))
     }
 
     /// What was passed over as repeats must be of the transactions that have gone on.
@@ -236,7 +328,8 @@ impl Reassembly {
         let (end, after) = (&self.ends[0], self.after);
         for &(table, _) in &end.counts {
             let of = self.tables[table].wanted(end, after);
-            self.tables[table].queues.iter_mut().for_each(|queue| queue.clear(&of));
+            let old = self.tables[table].at_copy;
+            self.tables[table].queues.iter_mut().for_each(|queue| queue.clear(&of, old));
         }
         let (commit, begun) = (commit(end), self.tables.iter().any(|table| table.gone > 0));
         let without = self.without == Some(end.end);

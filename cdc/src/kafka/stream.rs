@@ -77,12 +77,15 @@ impl TopicsStream {
     }
 
     fn chunk(&mut self) -> Result<Option<Chunk>, CdcError> {
+        if self.cursor.bound_reported {
+            return Ok(None);
+        }
         let Self { reassembly, cursor, max_rows, .. } = self;
         let stretch = reassembly.take(*max_rows, |commit| cursor.admits(commit))?;
-        let (batches, letters, boundary) = match stretch {
-            Some(Stretch { batches, letters, boundary, repeats }) => {
+        let (batches, letters, stopped, boundary) = match stretch {
+            Some(Stretch { batches, letters, stopped, boundary, repeats }) => {
                 metrics::counter!(REPEATS).increment(repeats);
-                (batches, letters, Some(boundary))
+                (batches, letters, stopped, Some(boundary))
             }
             None => Default::default(),
         };
@@ -92,7 +95,7 @@ impl TopicsStream {
                 if let Some(Boundary::Closed { end }) = closed {
                     cursor.advance(end);
                 }
-                match cursor.report(!batches.is_empty() || !letters.is_empty()) {
+                match cursor.report(!batches.is_empty() || !letters.is_empty() || !stopped.is_empty()) {
                     Some(end) => Boundary::Closed { end },
                     None => return Ok(None),
                 }
@@ -101,7 +104,7 @@ impl TopicsStream {
         let committed_at = batches.iter().flat_map(|batch| batch.committed_at.values().iter().copied()).max();
         let offsets = matches!(boundary, Boundary::Closed { .. })
             .then(|| Arc::new(reassembly.resume_at(&self.transactions)));
-        Ok(Some(Chunk { batches, letters, stopped: Vec::new(), boundary, committed_at, offsets }))
+        Ok(Some(Chunk { batches, letters, stopped, boundary, committed_at, offsets }))
     }
 
     async fn step(&mut self) -> Result<Chunk, CdcError> {
@@ -134,11 +137,7 @@ impl TopicsStream {
             let topic = self.transactions.clone();
             let asked = blocking(&self.consumer, move |consumer| partitions(consumer, &topic));
             if asked.await.is_ok() {
-                if lacking.found + lacking.unknown < lacking.expected {
-                    let Lacking { table, found, expected, .. } = lacking;
-                    return Err(CdcError::Incomplete { table, found, expected });
-                }
-                self.reassembly.do_without(&lacking);
+                self.reassembly.do_without(lacking)?;
             }
             self.lacking = None;
         } else if since.is_none() {

@@ -88,18 +88,15 @@ fn a_bad_message_is_set_aside_and_the_rest_goes_on() {
 }
 
 #[test]
-fn letters_of_private_tables_keep_no_bytes_and_a_flood_ends() {
+fn letters_of_private_tables_keep_no_bytes() {
     let mut private = topic(orders(false), strings());
     private.left_out.insert("secret".to_owned());
     let mut decoder = TopicDecoder::new(private);
     let with_secret = event("c", "null", &ROW.replace(r#""id":1"#, r#""id":1,"secret":"x""#));
     assert_eq!(decoder.read(&message("{}", &with_secret)).expect("settings that fit"), Taken::Change);
-    for _ in 0..1000 {
-        assert_eq!(decoder.read(&message("{}", "no event")).expect("few letters"), Taken::Letter);
-    }
-    let letters = decoder.take_letters();
-    assert!(letters.iter().all(|l| l.letter.message.is_empty() && l.key.is_none()));
-    assert!(matches!(decoder.read(&message("{}", "no event")), Err(crate::CdcError::Flood { .. })));
+    assert_eq!(decoder.read(&message("{}", "no event")).expect("settings that fit"), Taken::Letter);
+    let letter = decoder.take_letters().pop().expect("a letter");
+    assert!(letter.letter.message.is_empty() && letter.key.is_none());
 }
 
 #[test]
@@ -122,7 +119,7 @@ fn another_definition_ends_the_batch_before_it() {
     }
     assert_eq!(decoder.rows(), 1, "what was told anew is not taken in");
     // Where the catalog knows nothing of it, it was no change of the definition.
-    decoder.refuse(&message("{}", "x"), "lacks a column").expect("few letters");
+    decoder.refuse(&message("{}", "x"), "lacks a column");
     let reason = decoder.take_letters().remove(0).letter.reason;
     assert_eq!(reason, "an event of table public.orders lacks a column");
 }

@@ -304,8 +304,12 @@ proptest! {
     }
 }
 
-/// Events of one table in one partition: whether each tells its place.
+/// Events of one table in one partition: whether each tells its place. The table has changed since its copy.
 fn reader_of(places: &[bool], count: i64) -> Reassembly {
+    reader_after(places, count, 1)
+}
+
+fn reader_after(places: &[bool], count: i64, order: i64) -> Reassembly {
     let (mut number, mut records) = (0, Vec::new());
     for (offset, known) in (0..).zip(places) {
         number += i64::from(*known);
@@ -314,10 +318,11 @@ fn reader_of(places: &[bool], count: i64) -> Reassembly {
         let id = if *known { number } else { STRAY };
         records.push((offset, Record::Event { table: 0, partition: 0, id, place, what }));
     }
-    let durable = Position { epoch: 1, commit: 0, order: 0 };
+    let durable = Position { epoch: 1, commit: 0, order };
     let mut table = Table::new(schema(0).id.clone(), durable);
     table.queues.push(Queue::new("t0".to_owned(), 0, 0));
-    let mut reader = Reassembly::new(vec![table], Lsn(0), 0);
+    let other = Table::new(schema(1).id.clone(), durable);
+    let mut reader = Reassembly::new(vec![table, other], Lsn(0), 0);
     reader.push(0, 0, piece(0, &records));
     reader.push_end(End { xid: 7, end: Lsn(100), counts: vec![(0, count)], offset: 0, _room: None });
     reader
@@ -371,8 +376,50 @@ fn what_cannot_be_read_stands_for_what_does_not_come() {
     assert!(reader.take(100, |_| true).expect("no error").is_none(), "the other one may come yet");
     let lacking = reader.lacks().expect("one is missing");
     assert_eq!((lacking.found, lacking.unknown, lacking.expected), (1, 1, 2));
-    reader.do_without(&lacking);
+    reader.do_without(lacking).expect("it may be that one");
     assert!(reader.lacks().is_none());
     let stretch = reader.take(100, |_| true).expect("no error").expect("a transaction");
     assert_eq!((stretch.batches[0].num_rows(), stretch.letters.len()), (1, 1));
+}
+
+/// So many messages that cannot be read, then two changes.
+fn after_a_flood(order: i64) -> Reassembly {
+    let places: Vec<bool> = (0..MOST_LETTERS + 3).map(|number| number > MOST_LETTERS).collect();
+    reader_after(&places, 2, order)
+}
+
+#[test]
+fn a_flood_stops_its_table_and_nothing_else() {
+    let mut reader = after_a_flood(1);
+    let stretch = reader.take(100, |_| true).expect("no error").expect("a transaction");
+    assert_eq!((stretch.batches[0].num_rows(), stretch.letters.len()), (2, MOST_LETTERS + 1));
+    let [stopped] = &stretch.stopped[..] else { panic!("{:?}", stretch.stopped) };
+    assert_eq!((&stopped.id, stopped.cause, stopped.complete_to), (&schema(0).id, StopCause::Rows, Lsn(100)));
+    // Its events are waited for no more, nor is it read on from where it is.
+    reader.push_end(End { xid: 8, end: Lsn(200), counts: vec![(0, 1)], offset: 1, _room: None });
+    let stretch = reader.take(100, |_| true).expect("no error").expect("a transaction");
+    assert_eq!((stretch.batches.len(), stretch.boundary), (0, Boundary::Closed { end: Lsn(200) }));
+    assert!(!reader.resume_at(TRANSACTIONS).contains_key("t0"));
+}
+
+#[test]
+fn what_may_be_older_than_the_copy_is_no_flood() {
+    let mut reader = after_a_flood(0);
+    let stretch = reader.take(100, |_| true).expect("no error").expect("a transaction");
+    assert_eq!((stretch.letters.len(), stretch.stopped.len()), (MOST_LETTERS + 1, 0));
+}
+
+#[test]
+fn a_table_of_which_nothing_can_be_read_stops() {
+    for order in [0, 1] {
+        let mut reader = reader_after(&vec![false; MOST_LETTERS + 1], 5, order);
+        assert!(reader.take(100, |_| true).expect("no error").is_none());
+        let lacking = reader.lacks().expect("all are missing");
+        reader.do_without(lacking).expect("it stops instead");
+        let stretch = reader.take(100, |_| true).expect("no error").expect("it has stopped");
+        assert_eq!((stretch.letters.len(), stretch.stopped.len()), (0, 1));
+        assert_eq!(stretch.boundary, Boundary::Closed { end: Lsn(0) });
+        let stretch = reader.take(100, |_| true).expect("no error").expect("the others go on");
+        assert_eq!(stretch.boundary, Boundary::Closed { end: Lsn(100) });
+    }
 }

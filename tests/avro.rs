@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     bad_events,
-    services::{Services, apply_connector},
+    services::{Services, apply_template},
     stand::{Background, Stand, fail, json as told, succeed, until},
     topics::{TABLES, every_kind_of_change, nothing_is_doubled, reconciled},
 };
@@ -25,32 +25,16 @@ const KINDS: &str = "
     alter table \"Kinds\" alter long set storage external, alter y set storage external;
     insert into \"Kinds\" (\"the-key\", \"2nd\") select i, 'copied' from generate_series(1, 50) i";
 
-/// What makes the shipped connector one that writes Avro.
+const TEMPLATE: &str = include_str!("../deploy/debezium/ecommerce-connector-avro.json");
+
+/// What is other than in the shipped template.
 fn settings(registry: &str) -> Value {
-    let mut settings = json!({
-        "schema.name.adjustment.mode": "avro",
-        "field.name.adjustment.mode": "avro",
+    json!({
         "decimal.handling.mode": "precise",
         "time.precision.mode": "adaptive",
-    });
-    for part in ["key", "value"] {
-        settings[format!("{part}.converter")] = json!("io.apicurio.registry.utils.converter.AvroConverter");
-        settings[format!("{part}.converter.schemas.enable")] = Value::Null;
-        for (name, value) in [
-            ("url", registry),
-            ("auto-register", "true"),
-            ("as-confluent", "true"),
-            ("use-id", "contentId"),
-            ("headers.enabled", "false"),
-            // It asks again about what it knows, and must not fail where nobody answers.
-            ("fault-tolerant-refresh", "true"),
-            ("retry-count", "60"),
-            ("retry-backoff-ms", "1000"),
-        ] {
-            settings[format!("{part}.converter.apicurio.registry.{name}")] = json!(value);
-        }
-    }
-    settings
+        "key.converter.apicurio.registry.url": registry,
+        "value.converter.apicurio.registry.url": registry,
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +50,7 @@ async fn topics_in_avro_are_the_rows_of_the_log() {
     ]);
     stand.sql(TABLES).await;
     stand.sql(KINDS).await;
-    apply_connector(&stand, &settings(&registry));
+    apply_template(&stand, TEMPLATE, &settings(&registry));
 
     whoever_does_not_name_the_registry_is_told(&stand);
     stand.ingest_until_idle();

@@ -220,7 +220,9 @@ async fn a_flood_stops_its_table_alone(services: &Services, stand: &Stand) {
     });
     try_join_all(sent).await.expect("Kafka takes them");
     for id in [30, 31] {
-        stand.sql(&format!("insert into lines values ({id}, 'flooded'); insert into orders values ({id}, 1)")).await;
+        stand
+            .sql(&format!("insert into lines values ({id}, 'flooded'); insert into orders values ({id}, 1)"))
+            .await;
         let (code, said) = fail(stand.capture(&["ingest", "--until-idle"]));
         assert!(code == 2 && said.contains("Stopped public.lines: more than 1000 rows"), "{code} {said}");
         let told = json(&succeed(stand.capture(&["status"])))["findings"].to_string();

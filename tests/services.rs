@@ -7,6 +7,8 @@ use lakeward_stack::{ACCESS_KEY, BUCKET, DATABASE, KafkaAccess, Ports, SECRET_KE
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
+    admin::AdminClient,
+    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
 };
 use serde_json::Value;
@@ -113,6 +115,11 @@ impl Services {
         consumer.fetch_watermarks(topic, 0, PATIENCE).map_or(0, |(_, end)| end)
     }
 
+    /// Who may change topics.
+    pub fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", &self.brokers).create().expect("a client")
+    }
+
     /// The first event of a topic's first partition.
     pub fn first_event(&self, topic: &str) -> String {
         text(&self.first_bytes(topic))
@@ -183,8 +190,12 @@ pub fn authority() -> CertifiedIssuer<'static, KeyPair> {
 
 /// Makes the shipped connector `ecommerce` with some settings changed; those that are null go. What was said of it.
 pub fn apply_connector(stand: &Stand, changed: &Value) -> String {
-    let shipped = include_str!("../deploy/debezium/ecommerce-connector.json");
-    let mut template: Value = serde_json::from_str(shipped).expect("it is JSON");
+    apply_template(stand, include_str!("../deploy/debezium/ecommerce-connector.json"), changed)
+}
+
+/// The same by another template.
+pub fn apply_template(stand: &Stand, template: &str, changed: &Value) -> String {
+    let mut template: Value = serde_json::from_str(template).expect("it is JSON");
     let settings = template["config"].as_object_mut().expect("its settings");
     for (name, value) in changed.as_object().expect("settings") {
         settings.insert(name.clone(), value.clone());

@@ -2,10 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use rdkafka::{
+    Offset, TopicPartitionList,
+    admin::{AdminOptions, NewTopic, TopicReplication},
+};
+
 use crate::{
     services::Services,
-    stand::{Stand, fail, succeed, text},
+    stand::{Stand, fail, succeed, text, until},
 };
+
+const ACCOUNTS: &str = "ecommerce.public.accounts";
 
 pub const TABLES: &str = "
     create table accounts (id int primary key, balance numeric(12, 2) not null, note text);
@@ -26,7 +33,7 @@ async fn changes_by_topics_are_those_of_the_log() {
     if lakeward_stack::is_skipped() {
         return;
     }
-    let (services, stand) = Services::start().await;
+    let (mut services, stand) = Services::start().await;
     let stand = stand.with([("LAKEWARD__SOURCE__EXCLUDE", "[\"public.events\"]".to_owned())]);
     stand.sql(TABLES).await;
     let (code, said) = fail(stand.capture(&["ingest", "--until-idle"]));
@@ -38,7 +45,10 @@ async fn changes_by_topics_are_those_of_the_log() {
     assert_eq!((copied["public.accounts"], copied["public.parts"]), (200, 20));
     every_kind_of_change(&stand).await;
     a_column_comes(&stand).await;
+    a_connector_dies_within_a_transaction(&mut services, &stand).await;
     a_connector_begins_anew(&stand).await;
+    kafka_removes_what_was_not_read(&services, &stand).await;
+    a_topic_is_made_anew(&services, &stand).await;
     nothing_is_doubled(&stand).await;
     connector(&stand, "delete");
     services.stop().await;
@@ -98,6 +108,17 @@ async fn a_column_comes(stand: &Stand) {
     assert_eq!(reconciled(stand)["public.accounts"], 50_194);
 }
 
+/// Some of it is in Kafka by then, the rest comes from the next one.
+async fn a_connector_dies_within_a_transaction(services: &mut Services, stand: &Stand) {
+    let before = services.end(ACCOUNTS);
+    stand.sql("insert into accounts select i, 1, 'one of many' from generate_series(100001, 250000) i").await;
+    until("some are in Kafka", async || services.end(ACCOUNTS) > before + 20_000).await;
+    services.connect.kill().await.expect("it is killed");
+    services.connect.launch().await.expect("it comes again");
+    stand.ingest_until_idle();
+    assert_eq!(reconciled(stand)["public.accounts"], 200_194);
+}
+
 /// Its slot went with what was changed meanwhile; its topics are those of before, with a new snapshot in them.
 async fn a_connector_begins_anew(stand: &Stand) {
     connector(stand, "delete");
@@ -106,5 +127,39 @@ async fn a_connector_begins_anew(stand: &Stand) {
     stand.sql("insert into accounts values (2002, 1, 'anew', 'blue')").await;
     let said = text(&succeed(stand.capture(&["ingest", "--until-idle"])).stderr);
     assert!(said.contains("snapshot that the connector took again"), "{said}");
-    assert_eq!(reconciled(stand)["public.accounts"], 50_194);
+    assert_eq!(reconciled(stand)["public.accounts"], 200_194);
+}
+
+async fn kafka_removes_what_was_not_read(services: &Services, stand: &Stand) {
+    let before = services.end(ACCOUNTS);
+    stand.sql("update accounts set balance = 8 where id = 2001; delete from accounts where id = 2002").await;
+    until("the changes are in Kafka", async || services.end(ACCOUNTS) >= before + 3).await;
+    let mut removed = TopicPartitionList::new();
+    removed.add_partition_offset(ACCOUNTS, 0, Offset::Offset(before + 1)).expect("an offset");
+    services.admin().delete_records(&removed, &AdminOptions::new()).await.expect("Kafka removes them");
+    copied_anew(stand, "which had not been read");
+    assert_eq!(reconciled(stand)["public.accounts"], 200_193);
+}
+
+/// Its offsets begin at 0 again.
+async fn a_topic_is_made_anew(services: &Services, stand: &Stand) {
+    let (admin, options) = (services.admin(), AdminOptions::new());
+    let deleted = admin.delete_topics(&[ACCOUNTS], &options).await.expect("Kafka answers");
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    until("the topic can be made", async || {
+        let anew = NewTopic::new(ACCOUNTS, 1, TopicReplication::Fixed(1));
+        admin.create_topics(&[anew], &options).await.expect("Kafka answers").iter().all(Result::is_ok)
+    })
+    .await;
+    stand.sql("update accounts set balance = 9 where id = 2001").await;
+    until("the change is there", async || services.end(ACCOUNTS) > 0).await;
+    copied_anew(stand, "the topic was made anew");
+    stand.sql("insert into accounts values (2003, 1, 'followed', 'blue')").await;
+    stand.ingest_until_idle();
+    assert_eq!(reconciled(stand)["public.accounts"], 200_194);
+}
+
+fn copied_anew(stand: &Stand, reason: &str) {
+    let said = text(&succeed(stand.capture(&["ingest", "--until-idle"])).stderr);
+    assert!(said.contains(reason) && said.contains("All tables are copied anew"), "{said}");
 }

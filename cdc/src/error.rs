@@ -102,9 +102,10 @@ pub enum CdcError {
     )]
     Incomplete { table: TableId, found: i64, expected: i64 },
     #[error(
-        "transaction {xid} has changes of table {table}, and the connector's topic of transactions does not tell of its end"
+        "the connector's topic of transactions does not count all changes of table {table} in transaction {xid}: it has lost \
+         something, or the connector has counted anew"
     )]
-    NoEnd { table: TableId, xid: i64 },
+    Uncounted { table: TableId, xid: i64 },
     #[error(
         "topic {topic} has messages in Avro: [source.kafka] registry must say where their schema registry is"
     )]
@@ -165,7 +166,7 @@ impl CdcError {
             | Self::NoTransaction { .. }
             | Self::NoSchema { .. }
             | Self::Incomplete { .. }
-            | Self::NoEnd { .. } => true,
+            | Self::Uncounted { .. } => true,
             Self::Registry { is_passing, .. } => *is_passing,
             #[cfg(feature = "kafka")]
             Self::Kafka { source, .. } => !matches!(

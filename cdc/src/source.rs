@@ -215,6 +215,15 @@ impl PostgresSource {
         }
     }
 
+    /// Why the topics cannot be read on from the newest point that is known.
+    pub fn gone(&self) -> Option<&str> {
+        #[cfg(feature = "kafka")]
+        if let Some(topics) = &self.topics {
+            return topics.gone.as_deref();
+        }
+        None
+    }
+
     /// The slot; or, in its terms, what the topics still hold.
     pub async fn slot(&self) -> Result<SlotState, CdcError> {
         #[cfg(feature = "kafka")]

@@ -83,7 +83,8 @@ pub(crate) async fn commit(table: &mut Table, work: &Work<'_>, txns: &[Txn]) -> 
             }
             Err(error) => error,
         };
-        tracing::warn!(table = table.path, error = &error as &dyn std::error::Error, "a commit failed");
+        // Told as a warning by whoever gets it, if no try succeeds: a conflict is none.
+        tracing::debug!(table = table.path, error = &error as &dyn std::error::Error, "a commit failed");
         telemetry::failed(&table.path);
         let tried_on = table.state.clone();
         match outcome(table, work, txns).await {

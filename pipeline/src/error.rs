@@ -53,7 +53,9 @@ impl PipelineError {
             Self::Lake(LakeError::Fold(
                 FoldError::NotStored { table, .. } | FoldError::RowGone { table, .. },
             ))
-            | Self::Source(CdcError::Incomplete { table, .. } | CdcError::NoEnd { table, .. }) => Some(table),
+            | Self::Source(CdcError::Incomplete { table, .. } | CdcError::Uncounted { table, .. }) => {
+                Some(table)
+            }
             _ => None,
         }
     }

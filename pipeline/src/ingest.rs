@@ -185,6 +185,7 @@ impl Pipeline {
             system_id: source.system_id(),
             timeline: source.timeline(),
             flushed: source.flush_lsn().await?,
+            gone: source.gone(),
         };
         match decide(newest.as_ref(), &slot, &origin) {
             Start::Resume => {

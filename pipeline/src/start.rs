@@ -11,6 +11,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) timeline: u32,
     /// Where the server's log ends now.
     pub(crate) flushed: Lsn,
+    /// Why its topics cannot be read on.
+    pub(crate) gone: Option<&'a str>,
 }
 
 /// How to begin.
@@ -48,6 +50,8 @@ fn lost(watermark: &Watermark, slot: &SlotState, origin: &Origin<'_>) -> Option<
             "the server's log ends at {}, before the lake's watermark {}: it was restored from a backup",
             origin.flushed, watermark.lsn
         ))
+    } else if let Some(gone) = origin.gone {
+        Some(gone.to_owned())
     } else {
         match slot {
             SlotState::Missing => {
@@ -158,7 +162,7 @@ mod tests {
     }
 
     fn origin(flushed: u64) -> Origin<'static> {
-        Origin { system_id: "7", timeline: 1, flushed: Lsn(flushed) }
+        Origin { system_id: "7", timeline: 1, flushed: Lsn(flushed), gone: None }
     }
 
     fn lost(start: Start) -> String {
@@ -182,6 +186,8 @@ mod tests {
         assert!(lost(decide(Some(&w), &slot(90), &origin(99))).contains("backup"));
         let invalid = SlotState::Present { confirmed: Lsn(90), active_pid: None, lost: true };
         assert!(lost(decide(Some(&w), &invalid, &origin(200))).contains("invalidated"));
+        let removed = Origin { gone: Some("topic t is gone"), ..origin(200) };
+        assert_eq!(lost(decide(Some(&w), &invalid, &removed)), "topic t is gone");
         let other = Origin { system_id: "8", ..origin(200) };
         assert!(lost(decide(Some(&w), &slot(90), &other)).contains("another"));
         let promoted = Origin { timeline: 2, ..origin(200) };

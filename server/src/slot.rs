@@ -49,6 +49,10 @@ impl Availability {
 impl<M> ModelSlot<M> {
     /// An empty slot; `kind` names it in logs, metrics and readiness.
     pub fn empty(kind: &'static str) -> Self {
+        for outcome in ["loaded", "refused"] {
+            // What is not there before the first one shows no increase by it.
+            metrics::counter!(telemetry::MODEL_LOADS, "kind" => kind, "outcome" => outcome).increment(0);
+        }
         Self {
             kind,
             current: ArcSwapOption::empty(),

@@ -23,6 +23,8 @@ pub struct Place {
     pub xid: i64,
     /// Where the transaction before ended in the log.
     pub after: i64,
+    /// Where the event itself is there; some may share that, as rows that a COPY wrote together.
+    pub lsn: i64,
     /// The event's number in its transaction from 1: among all of the connector's, and among its table's.
     pub order: i64,
     pub table_order: i64,
@@ -81,7 +83,7 @@ impl<'a> Envelope<'a> {
 fn place(transaction: Value<'_>, source: &Source<'_>) -> Option<Place> {
     let number = |name| json::field(transaction, name).and_then(json::integer);
     let (order, table_order) = (number("total_order")?, number("data_collection_order")?);
-    Some(Place { xid: source.xid, after: source.commit?, order, table_order })
+    Some(Place { xid: source.xid, after: source.commit?, lsn: source.lsn?, order, table_order })
 }
 
 impl<'a> Source<'a> {

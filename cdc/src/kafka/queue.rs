@@ -1,6 +1,6 @@
 //! What has been read of one partition and waits for its transactions.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{cmp::Ordering, collections::VecDeque, sync::Arc};
 
 use lakeward_change::{ChangeBatch, DeadLetter};
 use tokio::sync::OwnedSemaphorePermit;
@@ -29,6 +29,8 @@ pub(super) struct Event {
     pub(super) what: What,
     /// `None` if it could not be read.
     pub(super) place: Option<Place>,
+    /// A hash of what tells its row from the others of its place.
+    pub(super) row: u64,
 }
 
 /// A stretch of a partition, decoded.
@@ -54,22 +56,35 @@ pub(super) struct Selection {
     pub(super) changed: bool,
     /// Events that came before them, and had gone on once.
     pub(super) repeats: u64,
-    /// Transactions of such events: the end that each came after, and its number.
-    pub(super) earlier: Vec<(i64, i64)>,
+    /// The transaction of an event that was passed over, and had never gone on.
+    pub(super) missed: Option<i64>,
 }
 
-impl Selection {
-    /// Takes note of an event that nobody wants: rows of a snapshot are no repeats.
-    fn pass_over(&mut self, event: &Event, of: &Wanted) {
-        if event.what == What::Copied {
-            return;
+/// How far a partition's events have gone on: those of a transaction stand in the order of the log.
+#[derive(Debug, Default)]
+struct Gone {
+    /// The end that the last one's transaction came after, and the event's own place in the log.
+    after: i64,
+    lsn: i64,
+    /// Those at that place.
+    rows: Vec<u64>,
+}
+
+impl Gone {
+    fn has(&self, place: &Place, row: u64) -> bool {
+        match (place.after, place.lsn).cmp(&(self.after, self.lsn)) {
+            Ordering::Less => true,
+            Ordering::Equal => self.rows.contains(&row),
+            Ordering::Greater => false,
         }
-        self.repeats += 1;
-        let earlier =
-            event.place.filter(|place| place.after < of.after).map(|place| (place.after, place.xid));
-        if self.earlier.last() != earlier.as_ref() {
-            self.earlier.extend(earlier);
+    }
+
+    fn note(&mut self, place: &Place, row: u64) {
+        if (place.after, place.lsn) != (self.after, self.lsn) {
+            (self.after, self.lsn) = (place.after, place.lsn);
+            self.rows.clear();
         }
+        self.rows.push(row);
     }
 }
 
@@ -92,6 +107,7 @@ pub(super) struct Queue {
     next_offset: i64,
     /// Letters that nobody has asked for yet, by their offsets: they were in the way of what came after them.
     strays: VecDeque<(i64, DeadLetter)>,
+    gone: Gone,
     pub(super) selected: Selection,
 }
 
@@ -105,6 +121,7 @@ impl Queue {
             row: 0,
             next_offset,
             strays: VecDeque::new(),
+            gone: Gone::default(),
             selected: Selection::default(),
         }
     }
@@ -178,7 +195,7 @@ impl Queue {
     pub(super) fn clear(&mut self, of: &Wanted, old: bool) {
         while let Some(event) = self.pieces.front().map(|piece| piece.events[self.event]) {
             match of.class(&event, of.gone) {
-                Class::Dropped => self.selected.pass_over(&event, of),
+                Class::Dropped => self.pass_over(&event, of),
                 Class::Unknown if self.is_full() && event.what == What::Letter => {
                     let letter = self.pieces.front_mut().and_then(|piece| piece.letters.pop_front());
                     self.strays.extend(letter.map(|letter| (event.offset, letter)));
@@ -211,6 +228,7 @@ impl Queue {
                 Class::Member(place) if place.table_order <= until => {
                     members -= 1;
                     last = place.table_order;
+                    self.gone.note(&place, event.row);
                     Some(place.order)
                 }
                 Class::Unknown if members > 0 || *unknown > 0 => {
@@ -218,12 +236,24 @@ impl Queue {
                     Some(self.stray_order(event.offset))
                 }
                 Class::Dropped => {
-                    self.selected.pass_over(&event, of);
+                    self.pass_over(&event, of);
                     None
                 }
                 _ => return,
             };
             self.pass(event.what, commit.zip(order));
+        }
+    }
+
+    /// Takes note of an event that is not wanted. It is a repeat, unless nothing at its place has gone on.
+    fn pass_over(&mut self, event: &Event, of: &Wanted) {
+        let place = event.place.filter(|place| event.what != What::Copied && place.after >= of.covered);
+        match place {
+            Some(place) if !self.gone.has(&place, event.row) => {
+                self.selected.missed.get_or_insert(place.xid);
+            }
+            Some(_) => self.selected.repeats += 1,
+            None => {}
         }
     }
 
@@ -290,6 +320,8 @@ pub(super) struct Wanted {
     pub(super) gone: i64,
     /// What committed before has gone on.
     pub(super) after: i64,
+    /// Of transactions that come after an end before this one, the lake has everything.
+    pub(super) covered: i64,
 }
 
 enum Class {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::Duration,
 };
@@ -156,7 +157,9 @@ async fn decode(
         Taken::Changed(_) => What::Changed,
         Taken::Nothing | Taken::Lacks(_) => return Ok(()),
     };
-    events.push(Event { offset, what, place: decoder.place() });
+    let mut row = DefaultHasher::new();
+    message.key.or(message.value).hash(&mut row);
+    events.push(Event { offset, what, place: decoder.place(), row: row.finish() });
     Ok(())
 }
 

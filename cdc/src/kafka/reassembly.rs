@@ -3,13 +3,10 @@
 //! Within a partition, events stand in the log's order; so do the ends of transactions in their topic. An end tells how
 //! many events each table has of it: those that stand at the heads of the table's partitions. A connector that starts
 //! again may repeat itself: what repeats within a transaction is known by its number there, and the events of one that
-//! has ended before by the end that they come after. Each end has one transaction after it: events of another one there
-//! are no repeats, but those of a transaction whose own end is missing.
+//! has ended before by the end that they come after. What is passed over as a repeat must stand in the log where its
+//! partition has been: else no end has counted it, or the connector has counted anew, and its table is to be copied anew.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use lakeward_change::{ChangeBatch, DeadLetter, Lsn, Position, StopCause, StoppedTable, TableId};
 use tokio::sync::OwnedSemaphorePermit;
@@ -23,8 +20,8 @@ use crate::{
     letter::{Flood, MOST_LETTERS, flood},
 };
 
-/// So many transactions that have gone on are known by the ends before them.
-const FOLLOWERS: usize = 100_000;
+/// No transaction has this number.
+const NOBODY: i64 = i64::MIN;
 
 /// The end of a transaction.
 #[derive(Debug, Clone)]
@@ -55,6 +52,8 @@ pub(super) struct Table {
     hopeless: bool,
     /// It is followed no further.
     stopped: bool,
+    /// The last end of which the lake has everything that this table had before it.
+    covered: Lsn,
 }
 
 impl Table {
@@ -69,11 +68,23 @@ impl Table {
             flood: Flood::default(),
             hopeless: false,
             stopped: false,
+            covered: Lsn(0),
         }
     }
 
     fn wanted(&self, end: &End, after: Lsn) -> Wanted {
-        Wanted { xid: end.xid, gone: self.gone, after: after.as_i64() }
+        Wanted { xid: end.xid, gone: self.gone, after: after.as_i64(), covered: self.covered.as_i64() }
+    }
+
+    /// Whether the lake has all that the table had by this end.
+    fn covers(&self, end: &End) -> bool {
+        commit(end) < self.durable.commit
+    }
+
+    /// Lets what is of transactions before this end go, if it still stands here.
+    fn pass(&mut self, after: Lsn) {
+        let of = Wanted { xid: NOBODY, gone: 0, after: after.as_i64(), covered: self.covered.as_i64() };
+        self.queues.iter_mut().for_each(|queue| queue.clear(&of, self.at_copy));
     }
 
     fn standing(&self, of: &Wanted) -> Standing {
@@ -166,17 +177,15 @@ pub(super) struct Reassembly {
     /// The last end that was passed, and its offset. Events that come after an earlier one are repeats.
     after: Lsn,
     end_offset: i64,
-    /// The transactions that have gone on, by the ends before them.
-    followers: BTreeMap<i64, i64>,
     /// The end of the transaction whose missing events will not come: those that could not be read are taken for them.
     without: Option<Lsn>,
 }
 
 impl Reassembly {
     /// Transactions that end up to `from` do not go on. `end_offset`: where the topic of transactions is read from.
-    pub(super) fn new(tables: Vec<Table>, from: Lsn, end_offset: i64) -> Self {
-        let (ends, followers) = (VecDeque::new(), BTreeMap::new());
-        Self { tables, ends, last: from, after: Lsn(0), end_offset, followers, without: None }
+    pub(super) fn new(mut tables: Vec<Table>, from: Lsn, end_offset: i64) -> Self {
+        tables.iter_mut().for_each(|table| table.covered = from);
+        Self { tables, ends: VecDeque::new(), last: from, after: Lsn(0), end_offset, without: None }
     }
 
     pub(super) fn push(&mut self, table: usize, queue: usize, piece: Piece) {
@@ -256,19 +265,23 @@ impl Reassembly {
                 }
             }
             if let Some(end) = self.ends.pop_front() {
-                if Lsn(0) < self.after && self.after < end.end {
-                    self.followers.insert(self.after.as_i64(), end.xid);
-                    if self.followers.len() > FOLLOWERS {
-                        self.followers.pop_first();
-                    }
-                }
                 self.last = self.last.max(end.end);
                 self.after = self.after.max(end.end);
                 self.end_offset = end.offset;
+                for table in &mut self.tables {
+                    table.gone = 0;
+                    if table.covers(&end) {
+                        table.covered = table.covered.max(end.end);
+                    }
+                }
             }
-            self.tables.iter_mut().for_each(|table| table.gone = 0);
         }
-        self.check_earlier()?;
+        for table in &mut self.tables {
+            table.pass(self.after);
+            if let Some(xid) = table.queues.iter().find_map(|queue| queue.selected.missed) {
+                return Err(CdcError::Uncounted { table: table.id.clone(), xid });
+            }
+        }
         self.collect(moved)
     }
 
@@ -310,19 +323,6 @@ impl Reassembly {
         Ok(Some(Stretch { batches, letters, stopped, boundary, repeats }))
     }
 
-    /// What was passed over as repeats must be of the transactions that have gone on.
-    fn check_earlier(&mut self) -> Result<(), CdcError> {
-        let Self { tables, followers, .. } = self;
-        for table in tables {
-            for (after, xid) in table.queues.iter_mut().flat_map(|queue| queue.selected.earlier.drain(..)) {
-                if followers.get(&after).is_some_and(|gone| *gone != xid) {
-                    return Err(CdcError::NoEnd { table: table.id.clone(), xid });
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Lets the first transaction go on.
     fn pass(&mut self, max_rows: usize, admits: &mut impl FnMut(Lsn) -> bool) -> Result<Passed, CdcError> {
         let (end, after) = (&self.ends[0], self.after);
@@ -339,10 +339,10 @@ impl Reassembly {
             let of = self.tables[table].wanted(end, after);
             let Standing { known, unknown } = self.tables[table].standing(&of);
             let missing = count - of.gone - known;
-            if missing < 0 {
-                let told = "a transaction has more events than its end tells";
-                return Err(CdcError::Sequence(format!("{told}, in {}", self.tables[table].id)));
+            if missing < 0 && !self.tables[table].covers(end) {
+                return Err(CdcError::Uncounted { table: self.tables[table].id.clone(), xid: end.xid });
             }
+            let missing = missing.max(0);
             lacking |= missing > if without { unknown } else { 0 };
             waiting += known;
             plans.push((table, of, count, missing));

@@ -54,7 +54,8 @@ pub(crate) struct Topics {
     cluster: String,
     /// Points of the log from which on the topics can be read, the oldest first.
     starts: Vec<(Lsn, Offsets)>,
-    is_lost: bool,
+    /// Why what follows the newest of them cannot be read any more.
+    pub(crate) gone: Option<String>,
 }
 
 impl Topics {
@@ -74,7 +75,7 @@ impl Topics {
                 return Err(CdcError::Refused { brokers: brokers(), reason, fix });
             }
         };
-        Ok(Self { options, database, consumer, registry, cluster, starts: Vec::new(), is_lost: false })
+        Ok(Self { options, database, consumer, registry, cluster, starts: Vec::new(), gone: None })
     }
 
     /// What the topics of a server's connector are called as a source of their own.
@@ -98,26 +99,27 @@ impl Topics {
             self.starts = vec![(flushed.await?, ends)];
             return Ok(());
         }
-        let holds = |topic: &String, partition: &i32, offset: &i64| {
-            let range = ranges.get(topic).and_then(|partitions| partitions.get(partition));
-            range.is_some_and(|(low, high)| low <= offset && offset <= high)
-        };
-        let readable = |offsets: &Offsets| {
-            offsets.iter().all(|(topic, partitions)| {
-                partitions.iter().all(|(partition, offset)| holds(topic, partition, offset))
+        let gone = |offsets: &Offsets| {
+            offsets.iter().find_map(|(topic, partitions)| {
+                partitions.iter().find_map(|(partition, offset)| {
+                    let range = ranges.get(topic).and_then(|partitions| partitions.get(partition));
+                    unreadable(topic, *partition, *offset, range.copied())
+                })
             })
         };
-        let newest = known.iter().map(|(lsn, _)| *lsn).max();
-        self.starts = known.into_iter().filter(|(_, offsets)| readable(offsets)).collect();
+        let newest = known.iter().max_by_key(|(lsn, _)| *lsn);
+        self.gone = newest.and_then(|(_, offsets)| gone(offsets));
+        self.starts = known.into_iter().filter(|(_, offsets)| gone(offsets).is_none()).collect();
         self.starts.sort_by_key(|(lsn, _)| *lsn);
-        self.is_lost = self.starts.last().map(|(lsn, _)| *lsn) != newest;
         Ok(())
     }
 
     /// As a slot would be: it has forgotten what came before the oldest point.
     pub(crate) fn state(&self) -> SlotState {
         match self.starts.first() {
-            Some((lsn, _)) => SlotState::Present { confirmed: *lsn, active_pid: None, lost: self.is_lost },
+            Some((lsn, _)) => {
+                SlotState::Present { confirmed: *lsn, active_pid: None, lost: self.gone.is_some() }
+            }
             None => SlotState::Missing,
         }
     }
@@ -250,6 +252,22 @@ impl Topics {
             modes: self.options.modes.clone(),
             placed: true,
         }
+    }
+}
+
+/// Why a partition cannot be read from an offset on; `range`: its first offset and the next, if it is there.
+fn unreadable(topic: &str, partition: i32, offset: i64, range: Option<(i64, i64)>) -> Option<String> {
+    match range {
+        None => Some(format!("partition {partition} of topic {topic} is gone")),
+        Some((low, _)) if offset < low => Some(format!(
+            "Kafka has removed offsets {offset} to {} of partition {partition} of topic {topic}, which had not been read",
+            low - 1
+        )),
+        Some((_, high)) if high < offset => Some(format!(
+            "partition {partition} of topic {topic} ends at offset {high}, before {offset}, up to where it had been read: the \
+             topic was made anew, or Kafka has lost some of it"
+        )),
+        Some(_) => None,
     }
 }
 

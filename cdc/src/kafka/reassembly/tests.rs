@@ -49,6 +49,11 @@ fn xid(index: i64) -> i64 {
     1000 + (index * 7919) % 1009
 }
 
+/// Pairs share one.
+fn lsn(after: i64, number: usize) -> i64 {
+    after + 1 + number as i64 / 2
+}
+
 fn log(transactions: &[Events]) -> Vec<Record> {
     let mut records = Vec::new();
     let (mut after, mut id) = (0, 0);
@@ -56,8 +61,8 @@ fn log(transactions: &[Events]) -> Vec<Record> {
         let (xid, mut counts) = (xid(index as i64), vec![0; TABLES]);
         for (number, &(table, partition, kind)) in events.iter().enumerate() {
             counts[table] += 1;
-            let place = Place { xid, after, order: number as i64 + 1, table_order: counts[table] };
-            let place = Some(place);
+            let (order, lsn) = (number as i64 + 1, lsn(after, number));
+            let place = Some(Place { xid, after, lsn, order, table_order: counts[table] });
             let what = if kind == Kind::Letter { What::Letter } else { What::Row };
             if kind == Kind::AfterStray {
                 records.push(Record::Event { table, partition, id: STRAY, place: None, what: What::Letter });
@@ -96,7 +101,7 @@ fn piece(table: usize, records: &[(i64, Record)]) -> Piece {
     let (mut ids, mut letters) = (Vec::new(), VecDeque::new());
     for (offset, record) in records {
         let Record::Event { id, place, what, .. } = record else { panic!("no end") };
-        events.push(Event { offset: *offset, what: *what, place: *place });
+        events.push(Event { offset: *offset, what: *what, place: *place, row: id.cast_unsigned() });
         match what {
             What::Letter => letters.push_back(DeadLetter {
                 table: schema(table).id.clone(),
@@ -313,7 +318,8 @@ fn reader_after(places: &[bool], count: i64, order: i64) -> Reassembly {
     let (mut number, mut records) = (0, Vec::new());
     for (offset, known) in (0..).zip(places) {
         number += i64::from(*known);
-        let place = known.then_some(Place { xid: 7, after: 0, order: number, table_order: number });
+        let place =
+            known.then_some(Place { xid: 7, after: 0, lsn: number, order: number, table_order: number });
         let what = if *known { What::Row } else { What::Letter };
         let id = if *known { number } else { STRAY };
         records.push((offset, Record::Event { table: 0, partition: 0, id, place, what }));
@@ -340,8 +346,88 @@ fn a_transaction_whose_end_is_missing_is_no_repeat() {
     }
     push_ends(&mut reader, &kafka.ends);
     let error = reader.take(100, |_| true).expect_err("it would be lost");
-    let CdcError::NoEnd { table, xid: of } = error else { panic!("{error}") };
+    let CdcError::Uncounted { table, xid: of } = error else { panic!("{error}") };
     assert_eq!((table, of), (schema(0).id.clone(), xid(1)));
+}
+
+/// What a connector writes that begins again in the middle of a transaction, some events back: it counts from there.
+fn counted_anew(transactions: &[Events], restarts: &[(prop::sample::Index, usize, usize)]) -> Vec<Record> {
+    let (mut records, mut after, mut first) = (Vec::new(), 0, 0);
+    for (index, events) in transactions.iter().enumerate() {
+        let here = restarts.iter().filter(|(of, ..)| of.index(transactions.len()) == index);
+        let mut stops: Vec<_> = here.map(|&(_, at, back)| (at % (events.len() + 1), back)).collect();
+        let (xid, mut number, mut order, mut counts) = (xid(index as i64), 0, 0, vec![0; TABLES]);
+        loop {
+            if let Some(stop) = stops.iter().position(|(at, _)| *at == number) {
+                number = number.saturating_sub(stops.remove(stop).1);
+                (order, counts) = (0, vec![0; TABLES]);
+                continue;
+            }
+            let Some(&(table, partition, _)) = events.get(number) else { break };
+            counts[table] += 1;
+            order += 1;
+            let place = Place { xid, after, lsn: lsn(after, number), order, table_order: counts[table] };
+            let (id, what) = (first + number as i64, What::Row);
+            records.push(Record::Event { table, partition, id, place: Some(place), what });
+            number += 1;
+        }
+        after += 10 * (events.len() as i64 + 1);
+        first += events.len() as i64;
+        let counts = counts.into_iter().enumerate().filter(|(_, count)| *count > 0).collect();
+        records.push(Record::End { xid, end: after, counts });
+    }
+    records
+}
+
+proptest! {
+    #[test]
+    fn whoever_counts_anew_loses_nothing_unnoticed(
+        transactions in transactions(),
+        partitions in 1usize..3,
+        restarts in prop::collection::vec((any::<prop::sample::Index>(), 0usize..13, 0usize..3), 0..3),
+        max_rows in 1usize..20,
+        steps in prop::collection::vec((0usize..7, 1usize..9), 1..200),
+    ) {
+        let kafka = Kafka::new(&counted_anew(&transactions, &restarts), partitions);
+        let mut reader = kafka.reader(0, &Offsets::new(), &[0; TABLES]);
+        let (mut read, mut read_ends, mut gone) = (vec![vec![0; partitions]; TABLES], 0, vec![Gone::new(); TABLES]);
+        let rest = (0..60).flat_map(|_| (0..7).map(|place| (place, 1000)));
+        for (place, count) in steps.into_iter().chain(rest) {
+            if place < TABLES * partitions {
+                let (table, partition) = (place / partitions, place % partitions);
+                let (there, read) = (&kafka.partitions[table][partition], &mut read[table][partition]);
+                let until = (*read + count).min(there.len());
+                if until > *read && !reader.tables[table].queues[partition].is_full() {
+                    reader.push(table, partition, piece(table, &there[*read..until]));
+                    *read = until;
+                }
+            } else {
+                let until = (read_ends + count).min(kafka.ends.len());
+                push_ends(&mut reader, &kafka.ends[read_ends..until]);
+                read_ends = until;
+            }
+            loop {
+                match reader.take(max_rows, |_| true) {
+                    Ok(Some(stretch)) => note(&mut gone, &stretch),
+                    Ok(None) => break,
+                    // Its table is copied anew.
+                    Err(CdcError::Uncounted { .. }) => return Ok(()),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        // So it is where too little is there to go on.
+        if reader.lacks().is_some() {
+            return Ok(());
+        }
+        let all = transactions.iter().flatten().enumerate();
+        for (table, gone) in gone.into_iter().enumerate() {
+            let mut gone: Vec<i64> = gone.into_iter().map(|(.., id)| id).collect();
+            gone.sort_unstable();
+            let of = all.clone().filter(|(_, (of, ..))| *of == table);
+            prop_assert_eq!(gone, of.map(|(id, _)| id as i64).collect::<Vec<_>>());
+        }
+    }
 }
 
 #[test]
@@ -361,7 +447,7 @@ fn repeats_are_counted() {
     let mut reader = reader_of(&[true, true], 2);
     let again: Vec<_> = (1..=2)
         .map(|number| {
-            let place = Some(Place { xid: 7, after: 0, order: number, table_order: number });
+            let place = Some(Place { xid: 7, after: 0, lsn: number, order: number, table_order: number });
             (1 + number, Record::Event { table: 0, partition: 0, id: number, place, what: What::Row })
         })
         .collect();

@@ -31,6 +31,9 @@ async fn what_waits_and_what_is_stuck_is_told() {
     let mut command = stand.capture(&["ingest"]);
     command.env("LAKEWARD__INGEST__FLUSH_SECONDS", "3600");
     let ingester = Background::start(command);
+    let cuts = stand.watermarks().await.len();
+    stand.sql("insert into t values (0)").await;
+    until("the first cut is made, which comes at once", async || stand.watermarks().await.len() > cuts).await;
     stand.sql("insert into t select generate_series(1, 123)").await;
     until("the rows are seen to wait", async || status(&stand)["tables"][0]["rows_behind"] == 123).await;
     let waiting = status(&stand);

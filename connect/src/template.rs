@@ -103,6 +103,18 @@ mod tests {
     }
 
     #[test]
+    fn the_template_for_avro_is_the_shipped_one_but_for_its_converters() {
+        let read = |text| serde_json::from_str::<Value>(text).expect("it is JSON");
+        let avro = read(include_str!("../../deploy/debezium/ecommerce-connector-avro.json"));
+        let [shipped, avro] = [read(SHIPPED[0].1), avro].map(|mut template| {
+            let config = template["config"].as_object_mut().expect("its settings");
+            config.retain(|name, _| !name.contains(".converter") && !name.ends_with("name.adjustment.mode"));
+            template
+        });
+        assert_eq!(avro, shipped);
+    }
+
+    #[test]
     fn unknown_names_are_told_with_the_known_ones() {
         let error = Template::shipped(&["shop".to_owned()]).expect_err("none is called so").to_string();
         assert!(error.contains("shop") && error.contains("tracking-connector"), "{error}");

@@ -81,10 +81,14 @@ impl Table {
         commit(end) < self.durable.commit
     }
 
-    /// Lets what is of transactions before this end go, if it still stands here.
-    fn pass(&mut self, after: Lsn) {
-        let of = Wanted { xid: NOBODY, gone: 0, after: after.as_i64(), covered: self.covered.as_i64() };
-        self.queues.iter_mut().for_each(|queue| queue.clear(&of, self.at_copy));
+    /// What is wanted between two transactions: nothing, so what came before this end may go.
+    fn nothing_wanted(&self, after: Lsn) -> Wanted {
+        Wanted { xid: NOBODY, gone: 0, after: after.as_i64(), covered: self.covered.as_i64() }
+    }
+
+    /// Makes room at the heads of the queues.
+    fn clear(&mut self, of: &Wanted) {
+        self.queues.iter_mut().for_each(|queue| queue.clear(of, self.at_copy));
     }
 
     fn standing(&self, of: &Wanted) -> Standing {
@@ -149,7 +153,8 @@ fn commit(end: &End) -> i64 {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Lacking {
     end: Lsn,
-    table: TableId,
+    /// Its number.
+    table: usize,
     found: i64,
     /// Events that could not be read, and may be those that are missing.
     unknown: i64,
@@ -214,11 +219,11 @@ impl Reassembly {
     pub(super) fn lacks(&self) -> Option<Lacking> {
         let end = self.ends.front()?;
         end.counts.iter().find_map(|&(table, expected)| {
-            let table = &self.tables[table];
-            let Standing { known, unknown } = table.standing(&table.wanted(end, self.after));
-            let found = table.gone + known;
+            let of = &self.tables[table];
+            let Standing { known, unknown } = of.standing(&of.wanted(end, self.after));
+            let found = of.gone + known;
             let missing = expected - found - if self.without == Some(end.end) { unknown } else { 0 };
-            (missing > 0).then(|| Lacking { end: end.end, table: table.id.clone(), found, unknown, expected })
+            (missing > 0).then_some(Lacking { end: end.end, table, found, unknown, expected })
         })
     }
 
@@ -229,13 +234,13 @@ impl Reassembly {
     /// They are too few.
     pub(super) fn do_without(&mut self, lacking: Lacking) -> Result<(), CdcError> {
         let Lacking { end, table, found, unknown, expected } = lacking;
+        let table = &mut self.tables[table];
         if unknown > MOST_LETTERS as i64 {
-            let of = self.tables.iter_mut().filter(|of| of.id == table);
-            of.for_each(|of| of.hopeless = true);
+            table.hopeless = true;
             return Ok(());
         }
         if found + unknown < expected {
-            return Err(CdcError::Incomplete { table, found, expected });
+            return Err(CdcError::Incomplete { table: table.id.clone(), found, expected });
         }
         self.without = Some(end);
         Ok(())
@@ -277,7 +282,7 @@ impl Reassembly {
             }
         }
         for table in &mut self.tables {
-            table.pass(self.after);
+            table.clear(&table.nothing_wanted(self.after));
             if let Some(xid) = table.queues.iter().find_map(|queue| queue.selected.missed) {
                 return Err(CdcError::Uncounted { table: table.id.clone(), xid });
             }
@@ -328,8 +333,7 @@ impl Reassembly {
         let (end, after) = (&self.ends[0], self.after);
         for &(table, _) in &end.counts {
             let of = self.tables[table].wanted(end, after);
-            let old = self.tables[table].at_copy;
-            self.tables[table].queues.iter_mut().for_each(|queue| queue.clear(&of, old));
+            self.tables[table].clear(&of);
         }
         let (commit, begun) = (commit(end), self.tables.iter().any(|table| table.gone > 0));
         let without = self.without == Some(end.end);

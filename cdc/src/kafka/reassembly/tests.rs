@@ -7,184 +7,14 @@ use arrow::{
 use lakeward_change::{Column, ColumnType, DeadLetter, Op, Origin, TableSchema};
 use proptest::prelude::*;
 
+mod model;
+
+use self::model::*;
 use super::*;
 use crate::{
     debezium::Place,
     kafka::queue::{Event, What},
 };
-
-const TABLES: usize = 2;
-const TRANSACTIONS: &str = "shop.transaction";
-
-fn schema(table: usize) -> Arc<TableSchema> {
-    let column = Column { name: "id".into(), column_type: ColumnType::Int8, source_type: "bigint".into() };
-    let id = TableId::new("public", format!("t{table}"));
-    Arc::new(TableSchema { id, columns: vec![column], key: vec![0], origin: Origin::default() })
-}
-
-/// What a connector writes, in order.
-#[derive(Debug, Clone)]
-enum Record {
-    Event { table: usize, partition: usize, id: i64, place: Option<Place>, what: What },
-    End { xid: i64, end: i64, counts: Vec<(usize, i64)> },
-}
-
-/// What became of an event when it was read.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
-    Row,
-    Letter,
-    /// A row, before it a message that is not the connector's.
-    AfterStray,
-}
-
-/// Of messages that are not the connector's.
-const STRAY: i64 = -2;
-
-/// A transaction's events: table, partition, and what they are.
-type Events = Vec<(usize, usize, Kind)>;
-
-/// Numbers of transactions are in no order.
-fn xid(index: i64) -> i64 {
-    1000 + (index * 7919) % 1009
-}
-
-/// Pairs share one.
-fn lsn(after: i64, number: usize) -> i64 {
-    after + 1 + number as i64 / 2
-}
-
-fn log(transactions: &[Events]) -> Vec<Record> {
-    let mut records = Vec::new();
-    let (mut after, mut id) = (0, 0);
-    for (index, events) in transactions.iter().enumerate() {
-        let (xid, mut counts) = (xid(index as i64), vec![0; TABLES]);
-        for (number, &(table, partition, kind)) in events.iter().enumerate() {
-            counts[table] += 1;
-            let (order, lsn) = (number as i64 + 1, lsn(after, number));
-            let place = Some(Place { xid, after, lsn, order, table_order: counts[table] });
-            let what = if kind == Kind::Letter { What::Letter } else { What::Row };
-            if kind == Kind::AfterStray {
-                records.push(Record::Event { table, partition, id: STRAY, place: None, what: What::Letter });
-            }
-            if id % 3 == 0 {
-                // A snapshot's row.
-                records.push(Record::Event { table, partition, id: -1, place, what: What::Copied });
-            }
-            records.push(Record::Event { table, partition, id, place, what });
-            id += 1;
-        }
-        after += 10 * (events.len() as i64 + 1);
-        let counts = counts.into_iter().enumerate().filter(|(_, count)| *count > 0).collect();
-        records.push(Record::End { xid, end: after, counts });
-    }
-    records
-}
-
-/// What a connector writes that starts again at these places, each time some records back.
-fn with_repeats(records: &[Record], restarts: &[(prop::sample::Index, usize)]) -> Vec<Record> {
-    let mut at: Vec<(usize, usize)> =
-        restarts.iter().map(|(place, back)| (place.index(records.len()), *back)).collect();
-    at.sort_unstable();
-    let mut written = Vec::new();
-    for (index, record) in records.iter().enumerate() {
-        written.push(record.clone());
-        for (_, back) in at.iter().filter(|(place, _)| *place == index) {
-            written.extend(records[index.saturating_sub(*back)..=index].iter().cloned());
-        }
-    }
-    written
-}
-
-fn piece(table: usize, records: &[(i64, Record)]) -> Piece {
-    let mut events = Vec::new();
-    let (mut ids, mut letters) = (Vec::new(), VecDeque::new());
-    for (offset, record) in records {
-        let Record::Event { id, place, what, .. } = record else { panic!("no end") };
-        events.push(Event { offset: *offset, what: *what, place: *place, row: id.cast_unsigned() });
-        match what {
-            What::Letter => letters.push_back(DeadLetter {
-                table: schema(table).id.clone(),
-                position: Position::default(),
-                op: Op::Insert,
-                lsn: *id,
-                xid: None,
-                committed_at: None,
-                reason: String::new(),
-                message: Vec::new(),
-                relation: Vec::new(),
-            }),
-            _ => ids.push(*id),
-        }
-    }
-    let number = |value| Int64Array::from_value(value, ids.len());
-    let table = schema(table);
-    let values = RecordBatch::try_new(table.arrow(), vec![Arc::new(Int64Array::from(ids.clone()))]);
-    let changes = (!ids.is_empty()).then(|| {
-        Arc::new(ChangeBatch {
-            ops: vec![Op::Insert; ids.len()],
-            epoch: 1,
-            commits: number(0),
-            orders: number(0),
-            lsns: number(0),
-            xids: number(0),
-            committed_at: TimestampMicrosecondArray::from(vec![0; ids.len()]),
-            values: values.expect("one column"),
-            old_keys: None,
-            unavailable: vec![None],
-            table,
-        })
-    });
-    let next_offset = records.last().map_or(0, |(offset, _)| offset + 1);
-    Piece { events, changes, letters, next_offset, _room: None }
-}
-
-/// The topics as Kafka keeps them.
-struct Kafka {
-    partitions: Vec<Vec<Vec<(i64, Record)>>>,
-    ends: Vec<(i64, Record)>,
-}
-
-impl Kafka {
-    fn new(written: &[Record], partitions: usize) -> Self {
-        let mut kafka = Self { partitions: vec![vec![Vec::new(); partitions]; TABLES], ends: Vec::new() };
-        // Offsets have gaps.
-        for (offset, record) in (0..).step_by(3).zip(written) {
-            match record {
-                Record::Event { table, partition, .. } => {
-                    kafka.partitions[*table][*partition % partitions].push((offset, record.clone()));
-                }
-                Record::End { .. } => kafka.ends.push((offset, record.clone())),
-            }
-        }
-        kafka
-    }
-
-    fn reader(&self, from: i64, offsets: &Offsets, durable: &[i64]) -> Reassembly {
-        let at = |topic: &str, partition: usize| {
-            offsets.get(topic).and_then(|topic| topic.get(&(partition as i32))).copied().unwrap_or_default()
-        };
-        let tables = (0..TABLES).map(|table| {
-            let durable = Position { epoch: 1, commit: durable[table], order: 0 };
-            let mut of = Table::new(schema(table).id.clone(), durable);
-            let topic = format!("t{table}");
-            for partition in 0..self.partitions[table].len() {
-                let queue = Queue::new(topic.clone(), partition as i32, at(&topic, partition));
-                of.queues.push(queue);
-            }
-            of
-        });
-        Reassembly::new(tables.collect(), Lsn::from_i64(from), at(TRANSACTIONS, 0))
-    }
-}
-
-fn push_ends(reader: &mut Reassembly, ends: &[(i64, Record)]) {
-    for (offset, record) in ends {
-        let Record::End { xid, end, counts } = record else { panic!("an event") };
-        let (end, counts) = (Lsn::from_i64(*end), counts.clone());
-        reader.push_end(End { xid: *xid, end, counts, offset: *offset, _room: None });
-    }
-}
 
 /// What went on of a table: where, and what.
 type Gone = Vec<(i64, i64, i64)>;
@@ -252,8 +82,8 @@ proptest! {
         let from = std::iter::once(0).chain(ends.iter().copied()).collect::<Vec<_>>()[begin.index(ends.len() + 1)];
 
         let mut reader = kafka.reader(from, &Offsets::new(), &durable);
-        let mut read = vec![vec![0; partitions]; TABLES];
-        let (mut read_ends, mut gone, mut last) = (0, vec![Gone::new(); TABLES], Lsn::from_i64(from));
+        let mut reading = Reading::new(&kafka);
+        let (mut gone, mut last) = (vec![Gone::new(); TABLES], Lsn::from_i64(from));
         let mut mark: Option<(Lsn, Offsets, Vec<Gone>)> = None;
         let (mut repeats, mut died) = (0, false);
         let all = (0..TABLES).flat_map(|table| (0..partitions).map(move |partition| (table * partitions + partition, 1000)));
@@ -263,29 +93,11 @@ proptest! {
                 // Another reader goes on from a cut.
                 died = true;
                 reader = kafka.reader(from.as_i64(), offsets, &durable);
-                for (table, partitions) in read.iter_mut().enumerate() {
-                    for (partition, read) in partitions.iter_mut().enumerate() {
-                        let at = offsets[&format!("t{table}")][&(partition as i32)];
-                        *read = kafka.partitions[table][partition].partition_point(|(offset, _)| *offset < at);
-                    }
-                }
-                read_ends = kafka.ends.partition_point(|(offset, _)| *offset < offsets[TRANSACTIONS][&0]);
+                reading = Reading::at(&kafka, offsets);
                 gone.clone_from(before);
                 last = *from;
             }
-            if place < TABLES * partitions {
-                let (table, partition) = (place / partitions, place % partitions);
-                let (there, read) = (&kafka.partitions[table][partition], &mut read[table][partition]);
-                let until = (*read + count).min(there.len());
-                if until > *read && !reader.tables[table].queues[partition].is_full() {
-                    reader.push(table, partition, piece(table, &there[*read..until]));
-                    *read = until;
-                }
-            } else {
-                let until = (read_ends + count).min(kafka.ends.len());
-                push_ends(&mut reader, &kafka.ends[read_ends..until]);
-                read_ends = until;
-            }
+            reading.feed(&mut reader, place, count);
             while let Some(stretch) = reader.take(max_rows, |_| true).expect("it is as it should be") {
                 note(&mut gone, &stretch);
                 repeats += stretch.repeats;
@@ -350,35 +162,6 @@ fn a_transaction_whose_end_is_missing_is_no_repeat() {
     assert_eq!((table, of), (schema(0).id.clone(), xid(1)));
 }
 
-/// What a connector writes that begins again in the middle of a transaction, some events back: it counts from there.
-fn counted_anew(transactions: &[Events], restarts: &[(prop::sample::Index, usize, usize)]) -> Vec<Record> {
-    let (mut records, mut after, mut first) = (Vec::new(), 0, 0);
-    for (index, events) in transactions.iter().enumerate() {
-        let here = restarts.iter().filter(|(of, ..)| of.index(transactions.len()) == index);
-        let mut stops: Vec<_> = here.map(|&(_, at, back)| (at % (events.len() + 1), back)).collect();
-        let (xid, mut number, mut order, mut counts) = (xid(index as i64), 0, 0, vec![0; TABLES]);
-        loop {
-            if let Some(stop) = stops.iter().position(|(at, _)| *at == number) {
-                number = number.saturating_sub(stops.remove(stop).1);
-                (order, counts) = (0, vec![0; TABLES]);
-                continue;
-            }
-            let Some(&(table, partition, _)) = events.get(number) else { break };
-            counts[table] += 1;
-            order += 1;
-            let place = Place { xid, after, lsn: lsn(after, number), order, table_order: counts[table] };
-            let (id, what) = (first + number as i64, What::Row);
-            records.push(Record::Event { table, partition, id, place: Some(place), what });
-            number += 1;
-        }
-        after += 10 * (events.len() as i64 + 1);
-        first += events.len() as i64;
-        let counts = counts.into_iter().enumerate().filter(|(_, count)| *count > 0).collect();
-        records.push(Record::End { xid, end: after, counts });
-    }
-    records
-}
-
 proptest! {
     #[test]
     fn whoever_counts_anew_loses_nothing_unnoticed(
@@ -390,22 +173,10 @@ proptest! {
     ) {
         let kafka = Kafka::new(&counted_anew(&transactions, &restarts), partitions);
         let mut reader = kafka.reader(0, &Offsets::new(), &[0; TABLES]);
-        let (mut read, mut read_ends, mut gone) = (vec![vec![0; partitions]; TABLES], 0, vec![Gone::new(); TABLES]);
+        let (mut reading, mut gone) = (Reading::new(&kafka), vec![Gone::new(); TABLES]);
         let rest = (0..60).flat_map(|_| (0..7).map(|place| (place, 1000)));
         for (place, count) in steps.into_iter().chain(rest) {
-            if place < TABLES * partitions {
-                let (table, partition) = (place / partitions, place % partitions);
-                let (there, read) = (&kafka.partitions[table][partition], &mut read[table][partition]);
-                let until = (*read + count).min(there.len());
-                if until > *read && !reader.tables[table].queues[partition].is_full() {
-                    reader.push(table, partition, piece(table, &there[*read..until]));
-                    *read = until;
-                }
-            } else {
-                let until = (read_ends + count).min(kafka.ends.len());
-                push_ends(&mut reader, &kafka.ends[read_ends..until]);
-                read_ends = until;
-            }
+            reading.feed(&mut reader, place, count);
             loop {
                 match reader.take(max_rows, |_| true) {
                     Ok(Some(stretch)) => note(&mut gone, &stretch),

@@ -80,8 +80,12 @@ pub(crate) fn kept(
     let hourly = hours.range(first_hour + 1..).map(|(_, sequence)| *sequence);
     let newest = watermarks.keys().rev().take(retention.watermarks.max(1)).copied();
     let grace = i64::try_from(retention.grace.as_micros()).unwrap_or(i64::MAX);
-    let followers = watermarks.values().skip(1).map(|(_, written)| *written);
-    let recent = watermarks.keys().copied().zip(followers);
+    // Where a clock was set back, what came before has happened by then.
+    let recent = watermarks.iter().rev().scan(i64::MAX, |following, (sequence, (_, written))| {
+        let followed = *following;
+        *following = followed.min(*written);
+        Some((*sequence, followed))
+    });
     let recent = recent.filter(|(_, followed)| *followed > now.saturating_sub(grace)).map(|(s, _)| s);
     hourly.chain(newest).chain(recent).collect()
 }
@@ -222,7 +226,9 @@ mod tests {
             let reached: Vec<i64> = kept.iter().filter_map(hour).collect();
             prop_assert_eq!(&reached.iter().copied().collect::<BTreeSet<_>>(), &there, "every hour has one");
             let long_ago = now - retention.grace.as_micros() as i64;
-            let read = |sequence: &i64| all.get(&(sequence + 1)).is_some_and(|(_, followed)| *followed > long_ago);
+            let read = |sequence: &i64| {
+                newest.contains(sequence) || all.range(sequence + 1..).all(|(_, (_, written))| *written > long_ago)
+            };
             prop_assert!(all.keys().all(|sequence| !read(sequence) || kept.contains(sequence)), "it may be read");
             let extra: Vec<&i64> = kept.difference(&newest).filter(|sequence| !read(sequence)).collect();
             let hours: BTreeSet<i64> = extra.iter().copied().filter_map(hour).collect();

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    budget::Share,
+    budget::{self, Share},
     repair::Repair,
     replay::{Outcomes, Replay},
     telemetry,
@@ -98,6 +98,7 @@ pub(crate) async fn run(
                 continue;
             }
         };
+        let turn = budget::turn(&mut shares).await;
         let now = Utc::now().timestamp_micros();
         if !letters.is_empty() {
             table.set_aside(&letters, now).await?;
@@ -112,6 +113,7 @@ pub(crate) async fn run(
             telemetry::flushed(table.id(), rows as u64, begun.elapsed());
             batches.clear();
         }
+        drop(turn);
         shares.clear();
         (rows, bytes) = (0, 0);
         if let Some((replay, reply)) = replay {

@@ -35,6 +35,10 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// The first cut comes this soon: whoever waits for a pipeline that begins again has waited already.
 const FIRST_CUT: Duration = Duration::from_millis(500);
+/// Who is behind catches up sooner by fewer cuts, each of which has every table written: they take a third of the time
+/// at most, unless one takes longer than this.
+const CUT_EVERY: u32 = 3;
+const LONG_CUT: Duration = Duration::from_secs(20);
 /// A source without changes still moves its slot forward, this often at most.
 const IDLE_WATERMARK: Duration = Duration::from_secs(60);
 /// How often the source's catalog is compared with what is captured; also whenever the stream gives reason to.
@@ -77,6 +81,9 @@ pub(crate) struct Streaming {
     watermark: Arc<Watermark>,
     watermark_at: Instant,
     cut: Option<BoxFuture<'static, Result<Arc<Watermark>, PipelineError>>>,
+    cut_began: Instant,
+    /// How long the last one took.
+    cut_took: Duration,
     /// Who waits for the next cut, and for the one under way.
     next_waiters: Vec<oneshot::Sender<Arc<Watermark>>>,
     cut_waiters: Vec<oneshot::Sender<Arc<Watermark>>>,
@@ -137,6 +144,8 @@ impl Streaming {
             watermark,
             watermark_at: Instant::now(),
             cut: None,
+            cut_began: Instant::now(),
+            cut_took: Duration::ZERO,
             next_waiters: Vec::new(),
             cut_waiters: Vec::new(),
             joining: Vec::new(),
@@ -224,7 +233,7 @@ impl Streaming {
                     Err(error) => return Err(error),
                 },
             }
-            if !full && self.lanes.budget.is_full() {
+            if !full && self.lanes.budget.must_flush() {
                 self.lanes.flush().await?;
             }
         }
@@ -260,7 +269,7 @@ impl Streaming {
         }
         let draining = matches!(self.idle, Idle::Draining(target) if self.routed >= target);
         match self.dirty {
-            Some(since) if stopping || draining || since.elapsed() >= self.flush_age => Some("cut"),
+            Some(since) if stopping || draining || since.elapsed() >= self.cut_age() => Some("cut"),
             None if draining && self.routed > self.watermark.lsn => Some("idle"),
             None if self.routed > self.watermark.lsn && self.watermark_at.elapsed() >= IDLE_WATERMARK => {
                 Some("idle")
@@ -269,9 +278,18 @@ impl Streaming {
         }
     }
 
+    /// The age at which changes that no cut covers are cut.
+    fn cut_age(&self) -> Duration {
+        let age = self.stream_time.map_or(0, |time| Utc::now().timestamp_micros().saturating_sub(time));
+        let is_behind = Duration::from_micros(age.try_into().unwrap_or_default()) > self.flush_age;
+        let seldom = if is_behind { CUT_EVERY * self.cut_took.min(LONG_CUT) } else { Duration::ZERO };
+        self.flush_age.max(seldom)
+    }
+
     /// Marks every lane at this point of the stream; the rest happens while reading goes on.
     async fn begin_cut(&mut self, reason: &'static str, copies: &Copies) -> Result<(), PipelineError> {
         let replies = self.lanes.mark().await?;
+        self.cut_began = Instant::now();
         self.dirty = None;
         self.lanes.behind.begin_cut();
         self.cut_waiters.append(&mut self.next_waiters);
@@ -290,6 +308,7 @@ impl Streaming {
     /// The watermark is durable: now, and only now, the source may forget.
     async fn finish_cut(&mut self, watermark: Arc<Watermark>, copies: &Copies) -> Result<(), PipelineError> {
         self.cut = None;
+        self.cut_took = self.cut_began.elapsed();
         telemetry::cut(&watermark, self.lanes.behind.finish_cut());
         let hold = copies.hold(self.options.stopped_grace);
         lakeward_faults::failpoint("confirm_sent").await?;

@@ -39,6 +39,8 @@ pub enum Blow {
 
 const SERVICES: [Process; 5] =
     [Process::Postgres, Process::Kafka, Process::Connect, Process::Minio, Process::Redis];
+/// How many kinds of blows take turns on the stack.
+const KINDS: u32 = 13;
 /// Longer than a lease.
 const LONG_STOP: Duration = Duration::from_secs(30);
 
@@ -55,7 +57,7 @@ impl Blow {
 
     /// At any of the services, each kind in turn.
     pub fn on_stack(round: u32, can_fill: bool, random: &mut StdRng) -> Self {
-        match round % 13 {
+        match round % KINDS {
             0 | 6 => Self::Kill(vec![Process::Worker]),
             1 => Self::Kill(vec![Process::Kafka]),
             2 => Self::Kill(vec![Process::Connect]),
@@ -71,7 +73,7 @@ impl Blow {
             9 => Self::SlowStore { time: Duration::from_secs(10) },
             10 => {
                 let stopped = [Process::Worker, Process::Kafka, Process::Connect, Process::Minio];
-                Self::Stop(stopped[random.random_range(0..stopped.len())], LONG_STOP)
+                Self::Stop(stopped[(round / KINDS) as usize % stopped.len()], LONG_STOP)
             }
             11 if can_fill => Self::FullDisk { time: Duration::from_secs(10) },
             11 => Self::Failpoint { site: "file_put", action: "error", passes: random.random_range(0..12) },

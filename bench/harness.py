@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -102,23 +103,28 @@ def sql(url, statement):
         return cursor.fetchall() if cursor.description else []
 
 
+# A child's peak memory begins with that of the process that started it: this one is small.
+MEASURE = """
+import json, os, subprocess, sys
+process = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(process.pid, 0)
+with open(sys.argv[1], "w") as file:
+    json.dump({"cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2), "peak_mib": round(usage.ru_maxrss / 1024)}, file)
+sys.exit(os.waitstatus_to_exitcode(status) != 0)
+"""
+
+
 def run(*command):
     """Runs to the end: the last line of output as JSON, wall and CPU seconds, peak memory in MiB."""
     began = time.monotonic()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen([str(part) for part in command], stdout=output, stderr=subprocess.PIPE, text=True)
-        errors = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        if status != 0:
-            raise SystemExit(f"{command}: {errors}")
-        output.seek(0)
-        lines = output.read().splitlines()
-    return {
-        "answer": json.loads(lines[-1]) if lines else None,
-        "seconds": round(time.monotonic() - began, 2),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
-        "peak_mib": round(usage.ru_maxrss / 1024),
-    }
+    with tempfile.NamedTemporaryFile("r") as usage:
+        measured = [sys.executable, "-c", MEASURE, usage.name, *(str(part) for part in command)]
+        ended = subprocess.run(measured, capture_output=True, text=True)
+        if ended.returncode != 0:
+            raise SystemExit(f"{command}: {ended.stderr}")
+        lines = ended.stdout.splitlines()
+        seconds = round(time.monotonic() - began, 2)
+        return {"answer": json.loads(lines[-1]) if lines else None, "seconds": seconds, **json.load(usage)}
 
 
 def per_second(run, rows):

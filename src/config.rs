@@ -262,7 +262,7 @@ impl Default for IngestConfig {
             flush_rows: 100_000,
             flush_mib: 32,
             flush_seconds: 5.0,
-            memory_mib: 128,
+            memory_mib: 96,
             copy_parallel: 2,
             stopped_grace_minutes: 10,
             metrics_address: None,

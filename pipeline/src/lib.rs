@@ -5,6 +5,7 @@
 //! row in `ops/watermarks` says so, and only then is the source told that it may forget.
 
 mod budget;
+mod cadence;
 mod compare;
 mod copies;
 mod copy;

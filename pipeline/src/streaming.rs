@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Event, Observer, Options, Pipeline, PipelineError,
     budget::Budget,
+    cadence::Cadence,
     copies::Copies,
     errand::Errands,
     handle::Command,
@@ -33,12 +34,6 @@ use crate::{
 
 /// How often ages and requests are looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// The first cut comes this soon: whoever waits for a pipeline that begins again has waited already.
-const FIRST_CUT: Duration = Duration::from_millis(500);
-/// Who is behind catches up sooner by fewer cuts, each of which has every table written: they take a third of the time
-/// at most, unless one takes longer than this.
-const CUT_EVERY: u32 = 3;
-const LONG_CUT: Duration = Duration::from_secs(20);
 /// A source without changes still moves its slot forward, this often at most.
 const IDLE_WATERMARK: Duration = Duration::from_secs(60);
 /// How often the source's catalog is compared with what is captured; also whenever the stream gives reason to.
@@ -61,10 +56,7 @@ pub(crate) struct Streaming {
     offsets: Option<Arc<Offsets>>,
     /// The stream stands inside a transaction.
     open: bool,
-    /// Changes were routed that no cut covers yet, since when.
-    dirty: Option<Instant>,
-    /// The age at which such changes are cut.
-    flush_age: Duration,
+    cadence: Cadence,
     stream_time: Option<i64>,
     /// Tables stand beyond: no cut can be made earlier.
     not_before: Lsn,
@@ -81,9 +73,6 @@ pub(crate) struct Streaming {
     watermark: Arc<Watermark>,
     watermark_at: Instant,
     cut: Option<BoxFuture<'static, Result<Arc<Watermark>, PipelineError>>>,
-    cut_began: Instant,
-    /// How long the last one took.
-    cut_took: Duration,
     /// Who waits for the next cut, and for the one under way.
     next_waiters: Vec<oneshot::Sender<Arc<Watermark>>>,
     cut_waiters: Vec<oneshot::Sender<Arc<Watermark>>>,
@@ -133,8 +122,7 @@ impl Streaming {
             not_before,
             unmarked,
             open: false,
-            dirty: None,
-            flush_age: options.flush_age.min(FIRST_CUT),
+            cadence: Cadence::new(options.flush_age, Instant::now()),
             stream_time: watermark.stream_time,
             again: false,
             errands: Errands::default(),
@@ -144,8 +132,6 @@ impl Streaming {
             watermark,
             watermark_at: Instant::now(),
             cut: None,
-            cut_began: Instant::now(),
-            cut_took: Duration::ZERO,
             next_waiters: Vec::new(),
             cut_waiters: Vec::new(),
             joining: Vec::new(),
@@ -246,7 +232,7 @@ impl Streaming {
         }
         match self.idle {
             Idle::Draining(target) if self.watermark.lsn >= target && !self.unmarked && !copying => true,
-            _ => stopping && (self.open || self.dirty.is_none()),
+            _ => stopping && (self.open || !self.cadence.is_dirty()),
         }
     }
 
@@ -268,29 +254,17 @@ impl Streaming {
             return Some("requested");
         }
         let draining = matches!(self.idle, Idle::Draining(target) if self.routed >= target);
-        match self.dirty {
-            Some(since) if stopping || draining || since.elapsed() >= self.cut_age() => Some("cut"),
-            None if draining && self.routed > self.watermark.lsn => Some("idle"),
-            None if self.routed > self.watermark.lsn && self.watermark_at.elapsed() >= IDLE_WATERMARK => {
-                Some("idle")
-            }
-            _ => None,
+        if self.cadence.is_dirty() {
+            return (stopping || draining || self.cadence.is_due(Instant::now())).then_some("cut");
         }
-    }
-
-    /// The age at which changes that no cut covers are cut.
-    fn cut_age(&self) -> Duration {
-        let age = self.stream_time.map_or(0, |time| Utc::now().timestamp_micros().saturating_sub(time));
-        let is_behind = Duration::from_micros(age.try_into().unwrap_or_default()) > self.flush_age;
-        let seldom = if is_behind { CUT_EVERY * self.cut_took.min(LONG_CUT) } else { Duration::ZERO };
-        self.flush_age.max(seldom)
+        let waited = self.watermark_at.elapsed() >= IDLE_WATERMARK;
+        (self.routed > self.watermark.lsn && (draining || waited)).then_some("idle")
     }
 
     /// Marks every lane at this point of the stream; the rest happens while reading goes on.
     async fn begin_cut(&mut self, reason: &'static str, copies: &Copies) -> Result<(), PipelineError> {
         let replies = self.lanes.mark().await?;
-        self.cut_began = Instant::now();
-        self.dirty = None;
+        self.cadence.begin_cut(Instant::now());
         self.lanes.behind.begin_cut();
         self.cut_waiters.append(&mut self.next_waiters);
         self.requests.begin_cut(self.routed);
@@ -308,14 +282,13 @@ impl Streaming {
     /// The watermark is durable: now, and only now, the source may forget.
     async fn finish_cut(&mut self, watermark: Arc<Watermark>, copies: &Copies) -> Result<(), PipelineError> {
         self.cut = None;
-        self.cut_took = self.cut_began.elapsed();
+        self.cadence.finish_cut(Instant::now());
         telemetry::cut(&watermark, self.lanes.behind.finish_cut());
         let hold = copies.hold(self.options.stopped_grace);
         lakeward_faults::failpoint("confirm_sent").await?;
         let confirmed = hold.map_or(watermark.lsn, |hold| hold.min(watermark.lsn));
         self.stream.confirm(confirmed, Some(&watermark.offsets));
         self.unmarked = false;
-        self.flush_age = self.options.flush_age;
         self.watermark_at = Instant::now();
         self.watermark = Arc::clone(&watermark);
         for waiter in self.cut_waiters.drain(..) {
@@ -430,8 +403,10 @@ impl Streaming {
         if chunk.batches.is_empty() && chunk.letters.is_empty() && chunk.stopped.is_empty() && !was_open {
             return Ok(());
         }
-        self.dirty.get_or_insert_with(Instant::now);
         self.stream_time = self.stream_time.max(chunk.committed_at);
+        let late = chunk.committed_at.map(|time| Utc::now().timestamp_micros().saturating_sub(time));
+        let late = late.map(|late| Duration::from_micros(late.try_into().unwrap_or_default()));
+        self.cadence.read(late, Instant::now());
         let chunk = Arc::new(chunk);
         subscribers.retain(|subscriber| subscriber.try_send(Arc::clone(&chunk)).is_ok());
         self.lanes.route(&chunk, !self.open).await?;

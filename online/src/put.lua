@@ -9,23 +9,26 @@ local place_field, time_field = '_pos:' .. view, '_ts:' .. view
 local now = tonumber(time)
 local at, written = 7, 0
 
+-- GT takes a key without an expiry, as a new one is, for one that lives for ever; NX takes no other. What did it for the
+-- entity before is tried first.
+local first, second = 'GT', 'NX'
 local function keep(key)
-    -- GT takes a key without an expiry for one that lives for ever: such a one is new.
-    if redis.call('EXPIRE', key, ttl, 'GT') == 0 then redis.call('EXPIRE', key, ttl, 'NX') end
+    if redis.call('EXPIRE', key, ttl, first) == 0 and redis.call('EXPIRE', key, ttl, second) == 1 then
+        first, second = second, first
+    end
 end
 
 for i = 1, #KEYS, apart and 2 or 1 do
     local entity, count = KEYS[i], tonumber(ARGV[at])
-    local held = redis.call('HMGET', entity, place_field, time_field)
+    local held = redis.call('HGET', entity, place_field)
     local write
-    if not held[1] then
+    if not held then
         write = not earlier
-    elseif held[1] ~= place then
-        write = held[1] < place
-    elseif earlier then
-        write = tonumber(held[2]) < now
+    elseif held ~= place then
+        write = held < place
     else
-        write = tonumber(held[2]) <= now
+        local held_time = tonumber(redis.call('HGET', entity, time_field))
+        write = held_time < now or held_time == now and not earlier
     end
     if write then
         if apart then

@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures::future::try_join_all;
-use rdkafka::{
-    ClientConfig,
-    producer::{FutureProducer, FutureRecord},
-};
+use rdkafka::producer::FutureRecord;
 use serde_json::{Value, json};
 
 use crate::{
@@ -44,12 +41,6 @@ async fn bad_events_become_letters_and_the_rest_goes_on() {
     a_flood_stops_its_table_alone(&services, &stand).await;
     a_garbled_end_of_a_transaction_begins_anew(&services, &stand).await;
     services.stop().await;
-}
-
-fn producer(services: &Services) -> FutureProducer {
-    let mut client = ClientConfig::new();
-    client.set("bootstrap.servers", &services.brokers).set("message.max.bytes", "67108864");
-    client.create().expect("a producer")
 }
 
 /// The rows of each table, which are those of the source: letters alone are no difference.
@@ -103,7 +94,7 @@ async fn bad_messages_stand_beside_good_ones(services: &Services, stand: &Stand)
             "tells of no transaction",
         ),
     ];
-    let producer = producer(services);
+    let producer = services.producer();
     for (value, key, _) in &bad {
         let record = FutureRecord { key: *key, ..FutureRecord::to(ORDERS).payload(value) };
         producer.send(record, Duration::from_secs(60)).await.expect("Kafka takes it");
@@ -213,7 +204,7 @@ async fn letters_are_replayed_once_the_definition_is_right(stand: &Stand) {
 }
 
 async fn a_flood_stops_its_table_alone(services: &Services, stand: &Stand) {
-    let producer = producer(services);
+    let producer = services.producer();
     let sent = (0..1_100).map(|_| {
         let record = FutureRecord::<str, str>::to("ecommerce.public.lines").payload("garbage");
         producer.send(record, Duration::from_secs(60))
@@ -239,7 +230,7 @@ async fn a_flood_stops_its_table_alone(services: &Services, stand: &Stand) {
 
 async fn a_garbled_end_of_a_transaction_begins_anew(services: &Services, stand: &Stand) {
     let record = FutureRecord::<str, str>::to("ecommerce.transaction").payload("garbage");
-    producer(services).send(record, Duration::from_secs(60)).await.expect("Kafka takes it");
+    services.producer().send(record, Duration::from_secs(60)).await.expect("Kafka takes it");
     stand.sql("insert into orders values (20, 20, now(), 'beyond'); delete from lines").await;
     let said = text(&succeed(stand.capture(&["ingest", "--until-idle"])).stderr);
     assert!(said.contains("tells of no transaction") && said.contains("ecommerce.transaction"), "{said}");

@@ -16,6 +16,7 @@ mod maintenance;
 mod metrics;
 mod owners;
 mod partitions;
+mod passed_over;
 mod proxy;
 mod readers;
 mod reconcile;

@@ -10,6 +10,7 @@ use rdkafka::{
     admin::AdminClient,
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
+    producer::FutureProducer,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -28,6 +29,7 @@ pub struct Services {
     /// Where everybody on this machine reaches Kafka.
     pub brokers: String,
     minio_url: String,
+    connect_url: String,
 }
 
 /// A lake in the bucket of a store of ours.
@@ -104,8 +106,9 @@ impl Services {
             ("LAKEWARD__INGEST__FLUSH_SECONDS", "0.5".to_owned()),
         ]);
         let minio_url = format!("http://127.0.0.1:{}", ports.minio);
+        let connect_url = format!("http://127.0.0.1:{}", ports.connect);
         let brokers = format!("127.0.0.1:{}", ports.kafka);
-        (Self { kafka, connect, minio, redis, registry, brokers, minio_url }, stand)
+        (Self { kafka, connect, minio, redis, registry, brokers, minio_url, connect_url }, stand)
     }
 
     /// Where the first partition of a topic ends.
@@ -113,6 +116,18 @@ impl Services {
         let consumer: BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", &self.brokers).create().expect("a consumer");
         consumer.fetch_watermarks(topic, 0, PATIENCE).map_or(0, |(_, end)| end)
+    }
+
+    /// Where Connect tells of a connector.
+    pub fn connector_url(&self, name: &str) -> String {
+        format!("{}/connectors/{name}", self.connect_url)
+    }
+
+    /// Of messages as long as any broker takes.
+    pub fn producer(&self) -> FutureProducer {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.brokers).set("message.max.bytes", "67108864");
+        client.create().expect("a producer")
     }
 
     /// Who may change topics.

@@ -8,6 +8,7 @@ use rdkafka::{
 };
 
 use crate::{
+    passed_over,
     services::Services,
     stand::{Stand, fail, succeed, text, until},
 };
@@ -49,6 +50,8 @@ async fn changes_by_topics_are_those_of_the_log() {
     a_connector_begins_anew(&stand).await;
     kafka_removes_what_was_not_read(&services, &stand).await;
     a_topic_is_made_anew(&services, &stand).await;
+    passed_over::a_connector_passes_over_changes(&services, &stand).await;
+    assert_eq!(reconciled(&stand)["public.accounts"], 200_196);
     nothing_is_doubled(&stand).await;
     connector(&stand, "delete");
     services.stop().await;
@@ -159,7 +162,7 @@ async fn a_topic_is_made_anew(services: &Services, stand: &Stand) {
     assert_eq!(reconciled(stand)["public.accounts"], 200_194);
 }
 
-fn copied_anew(stand: &Stand, reason: &str) {
+pub fn copied_anew(stand: &Stand, reason: &str) {
     let said = text(&succeed(stand.capture(&["ingest", "--until-idle"])).stderr);
     assert!(said.contains(reason) && said.contains("All tables are copied anew"), "{said}");
 }

@@ -107,6 +107,11 @@ pub enum CdcError {
     )]
     Uncounted { table: TableId, xid: i64 },
     #[error(
+        "the connector began again right after it had told of the beginning of transaction {xid}, and may have passed over \
+         changes of it"
+    )]
+    Interrupted { xid: i64 },
+    #[error(
         "topic {topic} has messages in Avro: [source.kafka] registry must say where their schema registry is"
     )]
     NoRegistry { topic: String },
@@ -166,7 +171,8 @@ impl CdcError {
             | Self::NoTransaction { .. }
             | Self::NoSchema { .. }
             | Self::Incomplete { .. }
-            | Self::Uncounted { .. } => true,
+            | Self::Uncounted { .. }
+            | Self::Interrupted { .. } => true,
             Self::Registry { is_passing, .. } => *is_passing,
             #[cfg(feature = "kafka")]
             Self::Kafka { source, .. } => !matches!(

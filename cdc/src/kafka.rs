@@ -6,6 +6,7 @@
 //! log itself do, so all that follows is the same for both sources.
 
 mod client;
+mod interruption;
 mod joined;
 mod options;
 mod queue;

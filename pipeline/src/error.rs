@@ -63,9 +63,11 @@ impl PipelineError {
     /// Why changes are missing that nobody has any more.
     pub(crate) fn loss(&self) -> Option<String> {
         match self {
-            Self::Source(lost @ (CdcError::SnapshotAgain { .. } | CdcError::NoTransaction { .. })) => {
-                Some(lost.to_string())
-            }
+            Self::Source(
+                lost @ (CdcError::SnapshotAgain { .. }
+                | CdcError::NoTransaction { .. }
+                | CdcError::Interrupted { .. }),
+            ) => Some(lost.to_string()),
             _ => None,
         }
     }

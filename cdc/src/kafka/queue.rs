@@ -5,6 +5,7 @@ use std::{cmp::Ordering, collections::VecDeque, sync::Arc};
 use lakeward_change::{ChangeBatch, DeadLetter};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::interruption::Written;
 use crate::{debezium::Place, letter::MOST_LETTERS};
 
 /// So many pieces of a partition may wait.
@@ -31,6 +32,8 @@ pub(super) struct Event {
     pub(super) place: Option<Place>,
     /// A hash of what tells its row from the others of its place.
     pub(super) row: u64,
+    /// When it came to Kafka, milliseconds UTC.
+    pub(super) written_at: i64,
 }
 
 /// A stretch of a partition, decoded.
@@ -171,6 +174,18 @@ impl Queue {
     /// The numbers of the transaction's events that stand here among those of the table.
     pub(super) fn table_orders(&self, of: &Wanted) -> Vec<i64> {
         self.members(of, |_| ()).collect()
+    }
+
+    /// The first of the transaction's events that stand here.
+    pub(super) fn first(&self, of: &Wanted) -> Option<Written> {
+        let events = self.head().map_while(|event| match of.class(event, of.gone) {
+            Class::Member(place) => {
+                Some(Some(Written { lsn: place.lsn, events: place.order, at: event.written_at }))
+            }
+            Class::Unknown | Class::Dropped => Some(None),
+            Class::Later => None,
+        });
+        events.flatten().next()
     }
 
     fn members(&self, of: &Wanted, mut unknown: impl FnMut(&Event)) -> impl Iterator<Item = i64> {

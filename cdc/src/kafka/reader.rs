@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
     client::{Client, Partition},
+    interruption::Written,
     queue::{Event, Piece, ROOM, What},
     registry::Registry,
     topics::{blocking, partitions},
@@ -42,6 +43,9 @@ pub(super) struct RawEnd {
     /// How many events each table has, by the names that the connector has for them.
     pub(super) tables: Vec<(String, i64)>,
     pub(super) offset: i64,
+    /// Its beginning, if that was read, and itself.
+    pub(super) beginning: Option<Written>,
+    pub(super) written: Written,
 }
 
 pub(super) enum Incoming {
@@ -139,7 +143,7 @@ async fn decode(
     events: &mut Vec<Event>,
 ) -> Result<(), CdcError> {
     let old_key = message.headers().and_then(|headers| headers.iter().find(|header| header.key == OLD_KEY));
-    let offset = message.offset();
+    let (offset, written_at) = (message.offset(), written_at(message));
     let message = Message {
         partition: message.partition(),
         offset,
@@ -159,8 +163,12 @@ async fn decode(
     };
     let mut row = DefaultHasher::new();
     message.key.or(message.value).hash(&mut row);
-    events.push(Event { offset, what, place: decoder.place(), row: row.finish() });
+    events.push(Event { offset, what, place: decoder.place(), row: row.finish(), written_at });
     Ok(())
+}
+
+fn written_at(message: &BorrowedMessage<'_>) -> i64 {
+    message.timestamp().to_millis().unwrap_or_default()
 }
 
 /// Reads a message by a schema that the decoder lacks.
@@ -184,6 +192,8 @@ pub(super) struct Ends {
     pub(super) topic: String,
     pub(super) partition: Partition,
     pub(super) marks: Marks,
+    /// The last transaction that began.
+    pub(super) begun: Option<(i64, Written)>,
     pub(super) registry: Option<Arc<Registry>>,
 }
 
@@ -203,7 +213,7 @@ impl Ends {
     }
 
     async fn piece(&mut self) -> Result<Vec<RawEnd>, CdcError> {
-        let Self { topic, partition, marks, registry } = self;
+        let Self { topic, partition, marks, begun, registry } = self;
         let mut ends = Vec::new();
         let mut message = received(partition, topic).await?;
         loop {
@@ -211,9 +221,19 @@ impl Ends {
             let Ok(transaction) = read_mark(marks, registry.as_deref(), topic, value).await? else {
                 return Err(CdcError::NoTransaction { topic: topic.clone(), offset: message.offset() });
             };
-            if let Some(end) = transaction.end {
-                let (xid, end_lsn, tables) = (transaction.xid, Lsn::from_i64(transaction.lsn), end.tables);
-                ends.push(RawEnd { xid, end: end_lsn, tables, offset: message.offset() });
+            let (xid, lsn) = (transaction.xid, transaction.lsn);
+            let events = transaction.end.as_ref().map_or(0, |end| end.events);
+            let written = Written { lsn, events, at: written_at(&message) };
+            match transaction.end {
+                None => *begun = Some((xid, written)),
+                Some(end) => ends.push(RawEnd {
+                    xid,
+                    end: Lsn::from_i64(lsn),
+                    tables: end.tables,
+                    offset: message.offset(),
+                    beginning: begun.take_if(|(of, _)| *of == xid).map(|(_, beginning)| beginning),
+                    written,
+                }),
             }
             if ends.len() >= PIECE_EVENTS {
                 return Ok(ends);

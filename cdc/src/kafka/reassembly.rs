@@ -12,6 +12,7 @@ use lakeward_change::{ChangeBatch, DeadLetter, Lsn, Position, StopCause, Stopped
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
+    interruption::{Written, may_lack},
     joined::joined,
     queue::{Piece, Queue, Selection, Standing, Wanted},
 };
@@ -33,6 +34,9 @@ pub(super) struct End {
     pub(super) counts: Vec<(usize, i64)>,
     /// In the topic of transactions.
     pub(super) offset: i64,
+    /// The transaction's beginning, if that was read, and its end.
+    pub(super) beginning: Option<Written>,
+    pub(super) written: Written,
     /// Of those that were read together.
     pub(super) _room: Option<Arc<OwnedSemaphorePermit>>,
 }
@@ -97,6 +101,11 @@ impl Table {
             Standing { known: all.known + here.known, unknown: all.unknown + here.unknown }
         };
         self.queues.iter().fold(Standing::default(), add)
+    }
+
+    /// The first of a transaction's events that are there.
+    fn first(&self, of: &Wanted) -> Option<Written> {
+        self.queues.iter().filter_map(|queue| queue.first(of)).min_by_key(|first| first.events)
     }
 
     /// Lets events of a transaction go on, up to so many of all that it has.
@@ -350,6 +359,15 @@ impl Reassembly {
             lacking |= missing > if without { unknown } else { 0 };
             waiting += known;
             plans.push((table, of, count, missing));
+        }
+        if !begun && self.tables.iter().any(|table| !table.stopped && !table.covers(end)) {
+            let firsts = plans.iter().filter_map(|(table, of, ..)| self.tables[*table].first(of));
+            let first = firsts.min_by_key(|first| first.events).or_else(|| (!lacking).then_some(end.written));
+            if let (Some(beginning), Some(first)) = (end.beginning, first)
+                && may_lack(beginning, first, after.as_i64())
+            {
+                return Err(CdcError::Interrupted { xid: end.xid });
+            }
         }
         if !lacking {
             if !begun && !admits(Lsn::from_i64(commit)) {

@@ -65,15 +65,16 @@ impl TopicsStream {
         Ok(())
     }
 
-    fn end(&self, RawEnd { xid, end, tables, offset }: &RawEnd, room: &Arc<OwnedSemaphorePermit>) -> End {
+    fn end(&self, raw: &RawEnd, room: &Arc<OwnedSemaphorePermit>) -> End {
         let mut counts: BTreeMap<usize, i64> = BTreeMap::new();
-        for (name, count) in tables {
+        for (name, count) in &raw.tables {
             if let Some(&table) = self.collections.get(name) {
                 *counts.entry(table).or_default() += count;
             }
         }
         let counts = counts.into_iter().filter(|(_, count)| *count > 0).collect();
-        End { xid: *xid, end: *end, counts, offset: *offset, _room: Some(Arc::clone(room)) }
+        let RawEnd { xid, end, offset, beginning, written, .. } = *raw;
+        End { xid, end, counts, offset, beginning, written, _room: Some(Arc::clone(room)) }
     }
 
     fn chunk(&mut self) -> Result<Option<Chunk>, CdcError> {

@@ -209,7 +209,8 @@ impl Topics {
         let mut queues = queues.collect::<Result<Vec<_>, CdcError>>()?.into_iter();
         self.consumer.assign(&assignment).map_err(CdcError::kafka("assign partitions"))?;
         if let Some((partition, topic)) = queues.next() {
-            let ends = Ends { topic, partition, marks: Marks::default(), registry: self.registry.clone() };
+            let (marks, registry) = (Marks::default(), self.registry.clone());
+            let ends = Ends { topic, partition, marks, begun: None, registry };
             tasks.spawn(ends.run(outbox.clone()));
         }
         for ((partition, topic), (table, number, decoder)) in queues.zip(decoders) {

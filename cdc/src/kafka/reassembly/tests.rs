@@ -142,7 +142,7 @@ fn reader_after(places: &[bool], count: i64, order: i64) -> Reassembly {
     let other = Table::new(schema(1).id.clone(), durable);
     let mut reader = Reassembly::new(vec![table, other], Lsn(0), 0);
     reader.push(0, 0, piece(0, &records));
-    reader.push_end(End { xid: 7, end: Lsn(100), counts: vec![(0, count)], offset: 0, _room: None });
+    reader.push_end(end_of(7, 100, vec![(0, count)], 0));
     reader
 }
 
@@ -160,6 +160,41 @@ fn a_transaction_whose_end_is_missing_is_no_repeat() {
     let error = reader.take(100, |_| true).expect_err("it would be lost");
     let CdcError::Uncounted { table, xid: of } = error else { panic!("{error}") };
     assert_eq!((table, of), (schema(0).id.clone(), xid(1)));
+}
+
+#[test]
+fn a_transaction_that_its_connector_may_have_passed_over_does_not_go_on() {
+    // The one before ends at 100; of this one a change was there, at 90, and another behind it.
+    let taken = |durable, counts: &[(usize, i64)], at| {
+        let mut reader = reader_after(&[], 0, durable);
+        assert!(reader.take(100, |_| true).expect("nothing is missing").is_some());
+        let place = Place { xid: 8, after: 100, lsn: 110, order: 1, table_order: 1 };
+        let record = Record::Event { table: 0, partition: 0, id: 1, place: Some(place), what: What::Row };
+        let mut piece = piece(0, &[(0, record)]);
+        piece.events[0].written_at = at;
+        reader.push(0, 0, piece);
+        let mut end = end_of(8, 200, counts.to_vec(), 1);
+        end.beginning = Some(Written { lsn: 90, events: 0, at: 0 });
+        end.written.at = at;
+        reader.push_end(end);
+        reader.take(100, |_| true)
+    };
+    for counts in [&[(0, 1)][..], &[]] {
+        let error = taken(1, counts, 5_000).expect_err("changes may be missing");
+        assert!(matches!(error, CdcError::Interrupted { xid: 8 }), "{error}");
+    }
+    let going = taken(1, &[(0, 1)], 400).expect("no connector begins again so soon");
+    assert_eq!(going.expect("it is whole").batches.len(), 1);
+}
+
+#[test]
+fn what_the_lake_has_by_a_copy_may_have_been_passed_over() {
+    let mut reader = reader_after(&[], 0, 0);
+    reader.tables.iter_mut().for_each(|table| table.durable.commit = 1_000);
+    let mut end = end_of(8, 200, vec![], 1);
+    (end.beginning, end.written.at) = (Some(Written { lsn: 90, events: 0, at: 0 }), 5_000);
+    reader.push_end(end);
+    assert!(reader.take(100, |_| true).expect("nothing is missing").is_some());
 }
 
 proptest! {
@@ -253,7 +288,7 @@ fn a_flood_stops_its_table_and_nothing_else() {
     let [stopped] = &stretch.stopped[..] else { panic!("{:?}", stretch.stopped) };
     assert_eq!((&stopped.id, stopped.cause, stopped.complete_to), (&schema(0).id, StopCause::Rows, Lsn(100)));
     // Its events are waited for no more, nor is it read on from where it is.
-    reader.push_end(End { xid: 8, end: Lsn(200), counts: vec![(0, 1)], offset: 1, _room: None });
+    reader.push_end(end_of(8, 200, vec![(0, 1)], 1));
     let stretch = reader.take(100, |_| true).expect("no error").expect("a transaction");
     assert_eq!((stretch.batches.len(), stretch.boundary), (0, Boundary::Closed { end: Lsn(200) }));
     assert!(!reader.resume_at(TRANSACTIONS).contains_key("t0"));

@@ -90,7 +90,13 @@ pub(super) fn piece(table: usize, records: &[(i64, Record)]) -> Piece {
     let (mut ids, mut letters) = (Vec::new(), VecDeque::new());
     for (offset, record) in records {
         let Record::Event { id, place, what, .. } = record else { panic!("no end") };
-        events.push(Event { offset: *offset, what: *what, place: *place, row: id.cast_unsigned() });
+        events.push(Event {
+            offset: *offset,
+            what: *what,
+            place: *place,
+            row: id.cast_unsigned(),
+            written_at: 0,
+        });
         match what {
             What::Letter => letters.push_back(DeadLetter {
                 table: schema(table).id.clone(),
@@ -217,9 +223,16 @@ impl<'a> Reading<'a> {
 pub(super) fn push_ends(reader: &mut Reassembly, ends: &[(i64, Record)]) {
     for (offset, record) in ends {
         let Record::End { xid, end, counts } = record else { panic!("an event") };
-        let (end, counts) = (Lsn::from_i64(*end), counts.clone());
-        reader.push_end(End { xid: *xid, end, counts, offset: *offset, _room: None });
+        reader.push_end(end_of(*xid, *end, counts.clone(), *offset));
     }
+}
+
+/// Everything was written at once.
+pub(super) fn end_of(xid: i64, end: i64, counts: Vec<(usize, i64)>, offset: i64) -> End {
+    let events = counts.iter().map(|(_, count)| count).sum();
+    let written = Written { lsn: end, events, at: 0 };
+    let beginning = Some(Written { lsn: 0, events: 0, at: 0 });
+    End { xid, end: Lsn::from_i64(end), counts, offset, beginning, written, _room: None }
 }
 
 /// What a connector writes that begins again in the middle of a transaction, some events back: it counts from there.

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::{
-    ClientConfig,
-    producer::{FutureProducer, FutureRecord},
-};
+use rdkafka::producer::FutureRecord;
 use serde_json::{Value, json};
 
 use crate::{
@@ -126,12 +123,9 @@ async fn a_column_comes_and_the_registry_is_away(services: &mut Services, stand:
 }
 
 async fn an_unknown_schema_makes_a_letter(services: &Services, stand: &Stand) {
-    let mut client = ClientConfig::new();
-    let producer: FutureProducer =
-        client.set("bootstrap.servers", &services.brokers).create().expect("a producer");
     let (topic, value) = ("ecommerce.public.accounts", [0, 0, 1, 0, 0, 2, 2]);
     let record = FutureRecord { key: Some("key"), ..FutureRecord::to(topic).payload(&value[..]) };
-    producer.send(record, Duration::from_secs(60)).await.expect("Kafka takes it");
+    services.producer().send(record, Duration::from_secs(60)).await.expect("Kafka takes it");
     stand.sql("insert into accounts values (3000, 1, 'behind it')").await;
     stand.ingest_until_idle();
     assert_eq!(bad_events::reconciled(stand)["public.accounts"], 50_193);

@@ -7,10 +7,7 @@ use std::{
 };
 
 use futures::future::try_join_all;
-use rdkafka::{
-    ClientConfig,
-    producer::{FutureProducer, FutureRecord},
-};
+use rdkafka::producer::FutureRecord;
 use serde_json::{Value, json};
 
 use crate::{
@@ -239,8 +236,7 @@ async fn store(stand: &Stand, numbers: std::ops::Range<u64>) {
 }
 
 async fn track(services: &Services, numbers: std::ops::Range<u64>) {
-    let producer: FutureProducer =
-        ClientConfig::new().set("bootstrap.servers", &services.brokers).create().expect("a producer");
+    let producer = services.producer();
     let events: Vec<_> = numbers
         .map(|number| {
             let time = chrono::DateTime::from_timestamp(1_767_225_600 + number as i64, 0).expect("a time");

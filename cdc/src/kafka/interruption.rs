@@ -38,8 +38,8 @@ mod tests {
     /// As Debezium 3.7.0 wrote it: the transaction had two changes, at 153304168 and 153359552.
     #[test]
     fn a_transaction_that_was_passed_over_is_noticed() {
-        let beginning = Written { lsn: 153_304_168, events: 0, at: 1_795_450_862_391 };
-        let end = Written { lsn: 153_359_776, events: 0, at: beginning.at + 84_247 };
+        let beginning = Written { lsn: 153_304_168, events: 0, at: 1_795_450_943_643 };
+        let end = Written { lsn: 153_359_776, events: 0, at: 1_795_450_946_734 };
         assert!(may_lack(beginning, end, 153_359_552));
     }
 

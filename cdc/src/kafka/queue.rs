@@ -173,27 +173,21 @@ impl Queue {
 
     /// The numbers of the transaction's events that stand here among those of the table.
     pub(super) fn table_orders(&self, of: &Wanted) -> Vec<i64> {
-        self.members(of, |_| ()).collect()
+        self.members(of, |_| ()).map(|(_, place)| place.table_order).collect()
     }
 
     /// The first of the transaction's events that stand here.
     pub(super) fn first(&self, of: &Wanted) -> Option<Written> {
-        let events = self.head().map_while(|event| match of.class(event, of.gone) {
-            Class::Member(place) => {
-                Some(Some(Written { lsn: place.lsn, events: place.order, at: event.written_at }))
-            }
-            Class::Unknown | Class::Dropped => Some(None),
-            Class::Later => None,
-        });
-        events.flatten().next()
+        let (event, place) = self.members(of, |_| ()).next()?;
+        Some(Written { lsn: place.lsn, events: place.order, at: event.written_at })
     }
 
-    fn members(&self, of: &Wanted, mut unknown: impl FnMut(&Event)) -> impl Iterator<Item = i64> {
+    fn members(&self, of: &Wanted, mut unknown: impl FnMut(&Event)) -> impl Iterator<Item = (&Event, Place)> {
         let mut last = of.gone;
-        let numbers = self.head().map_while(move |event| match of.class(event, last) {
+        let events = self.head().map_while(move |event| match of.class(event, last) {
             Class::Member(place) => {
                 last = place.table_order;
-                Some(Some(last))
+                Some(Some((event, place)))
             }
             Class::Unknown => {
                 unknown(event);
@@ -202,7 +196,7 @@ impl Queue {
             Class::Dropped => Some(None),
             Class::Later => None,
         });
-        numbers.flatten()
+        events.flatten()
     }
 
     /// Makes room: events that nobody wants any more go, and letters of which nothing is known stand aside; of more than
@@ -229,7 +223,7 @@ impl Queue {
     /// Lets events of a transaction go on, up to a number among those of the table; with them those before them that could
     /// not be read, and so many of those behind them as `unknown` says. Without a `commit` they just go.
     pub(super) fn select(&mut self, of: &Wanted, until: i64, unknown: &mut i64, commit: Option<i64>) {
-        let mut members = self.members(of, |_| ()).filter(|order| *order <= until).count();
+        let mut members = self.members(of, |_| ()).filter(|(_, place)| place.table_order <= until).count();
         let mut last = of.gone;
         while (members > 0 || *unknown > 0)
             && let Some((offset, letter)) = self.strays.pop_front()

@@ -11,6 +11,8 @@ MINUTES ?= 5
 SEED ?=
 
 export LAKEWARD_COMPLETE_JOURNEY := $(WHEEL)
+# End-to-end tests wait for their services a third of the time.
+export RUST_TEST_THREADS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .PHONY: help
 help: ## List the targets

@@ -220,8 +220,10 @@ pub fn apply_template(stand: &Stand, template: &str, changed: &Value) -> String 
     text(&said.stdout) + &text(&said.stderr)
 }
 
-/// `lakeward connector` with a template.
+/// `lakeward connector` with a template; its heartbeats, which an end is seen by, come sooner than a shop's.
 pub fn connector(stand: &Stand, verb: &str, template: &Value) -> Command {
+    let mut template = template.clone();
+    template["config"]["heartbeat.interval.ms"] = "500".into();
     let path = stand.lake.path().join("connector.json");
     std::fs::write(&path, template.to_string()).expect("it is written");
     let path = path.to_str().expect("a path of plain letters");

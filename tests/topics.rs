@@ -6,10 +6,11 @@ use rdkafka::{
     Offset, TopicPartitionList,
     admin::{AdminOptions, NewTopic, TopicReplication},
 };
+use serde_json::json;
 
 use crate::{
     passed_over,
-    services::Services,
+    services::{Services, apply_connector},
     stand::{Stand, fail, succeed, text, until},
 };
 
@@ -39,7 +40,7 @@ async fn changes_by_topics_are_those_of_the_log() {
     stand.sql(TABLES).await;
     let (code, said) = fail(stand.capture(&["ingest", "--until-idle"]));
     assert!(code != 0 && said.contains("connector apply"), "{said}");
-    connector(&stand, "apply");
+    apply_connector(&stand, &json!({}));
 
     stand.ingest_until_idle();
     let copied = reconciled(&stand);
@@ -53,12 +54,12 @@ async fn changes_by_topics_are_those_of_the_log() {
     passed_over::a_connector_passes_over_changes(&services, &stand).await;
     assert_eq!(reconciled(&stand)["public.accounts"], 200_196);
     nothing_is_doubled(&stand).await;
-    connector(&stand, "delete");
+    delete_connector(&stand);
     services.stop().await;
 }
 
-fn connector(stand: &Stand, verb: &str) {
-    succeed(stand.lakeward(&["connector", verb, "ecommerce-connector", "--postgres-url", &stand.url]));
+fn delete_connector(stand: &Stand) {
+    succeed(stand.lakeward(&["connector", "delete", "ecommerce-connector", "--postgres-url", &stand.url]));
 }
 
 /// The rows of each table, which are those of the source.
@@ -124,9 +125,9 @@ async fn a_connector_dies_within_a_transaction(services: &mut Services, stand: &
 
 /// Its slot went with what was changed meanwhile; its topics are those of before, with a new snapshot in them.
 async fn a_connector_begins_anew(stand: &Stand) {
-    connector(stand, "delete");
+    delete_connector(stand);
     stand.sql("delete from accounts where id = 2000; update accounts set balance = 7 where id = 2001").await;
-    connector(stand, "apply");
+    apply_connector(stand, &json!({}));
     stand.sql("insert into accounts values (2002, 1, 'anew', 'blue')").await;
     let said = text(&succeed(stand.capture(&["ingest", "--until-idle"])).stderr);
     assert!(said.contains("snapshot that the connector took again"), "{said}");

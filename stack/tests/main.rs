@@ -31,43 +31,47 @@ fn missing_tools_are_told_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_last_as_long_as_they_should() {
+async fn a_stack_ends_with_its_holder_and_is_found_again() {
     if lakeward_stack::is_skipped() {
         return;
     }
-    let (kept, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut holder = Holder::start(kept.path()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut holder = Holder::start(folder.path()).await;
     probe::leave_data(&holder.address).await;
-
-    // A second stack beside the first.
-    let began = Instant::now();
-    let mut second =
-        Stack::start(other.path(), Ports::free().unwrap(), &|doing| eprintln!("{doing}")).await.unwrap();
-    eprintln!("a stack in this process: ready after {:.1} s", began.elapsed().as_secs_f64());
-    refuses_what_is_taken(kept.path(), &second.ports).await;
-    hurt(&mut second).await;
+    let said = text(&stack(folder.path(), &["up", "--free-ports"]).output().unwrap().stderr);
+    assert!(said.contains("already, kept by process"), "{said}");
 
     // Nobody has the chance to clean up.
     holder.kill();
-    until("a killed stack leaves no process", async || holder::processes_of(kept.path()).is_empty()).await;
-    assert!(Address::find(kept.path()).unwrap().is_none());
+    until("a killed stack leaves no process", async || holder::processes_of(folder.path()).is_empty()).await;
+    assert!(Address::find(folder.path()).unwrap().is_none());
 
-    let holder = Holder::start(kept.path()).await;
+    let holder = Holder::start(folder.path()).await;
     probe::find_data(&holder.address).await;
-    let down = succeed(stack(kept.path(), &["down"]));
+    let down = succeed(stack(folder.path(), &["down"]));
     assert!(text(&down.stdout).contains("Stopped"));
     assert!(holder.ended().await, "it reports success");
-    assert_eq!(holder::processes_of(kept.path()), Vec::<String>::new());
-    assert!(text(&succeed(stack(kept.path(), &["down"])).stdout).contains("No stack"));
-
-    second.stop().await.unwrap();
-    assert_eq!(holder::processes_of(other.path()), Vec::<String>::new());
+    assert_eq!(holder::processes_of(folder.path()), Vec::<String>::new());
+    assert!(text(&succeed(stack(folder.path(), &["down"])).stdout).contains("No stack"));
 }
 
-async fn refuses_what_is_taken(folder: &Path, ports: &Ports) {
-    let said = text(&stack(folder, &["up", "--free-ports"]).output().unwrap().stderr);
-    assert!(said.contains("already, kept by process"), "{said}");
+#[tokio::test(flavor = "multi_thread")]
+async fn services_come_back() {
+    if lakeward_stack::is_skipped() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let began = Instant::now();
+    let mut stack =
+        Stack::start(folder.path(), Ports::free().unwrap(), &|doing| eprintln!("{doing}")).await.unwrap();
+    eprintln!("a stack in this process: ready after {:.1} s", began.elapsed().as_secs_f64());
+    refuses_what_is_taken(&stack.ports).await;
+    hurt(&mut stack).await;
+    stack.stop().await.unwrap();
+    assert_eq!(holder::processes_of(folder.path()), Vec::<String>::new());
+}
 
+async fn refuses_what_is_taken(ports: &Ports) {
     let empty = tempfile::tempdir().unwrap();
     let error = Stack::start(empty.path(), ports.clone(), &|_| ()).await.unwrap_err().to_string();
     for service in ["Postgres", "Kafka", "Connect", "MinIO", "Redis"] {

@@ -204,7 +204,7 @@ fn committed(topics: &Topics) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_event_is_moved_once_whatever_is_killed() {
+async fn a_kill_of_anything_leaves_each_event_moved_once() {
     if lakeward_stack::is_skipped() {
         return;
     }
